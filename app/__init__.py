@@ -1,0 +1,1 @@
+"""SphereID's service: pixels → faces → embeddings → decisions → answers."""

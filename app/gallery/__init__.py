@@ -1,0 +1,1 @@
+"""Embeddings to decisions, and their storage. Knows no HTTP, no pixels and no torch."""
