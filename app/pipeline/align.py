@@ -1,0 +1,101 @@
+"""From landmarks to aligned crops: one similarity transform a face, onto a model's template."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from app.pipeline.types import FloatArray, RGBImage
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """Where the five landmarks of an aligned face lie.
+
+    points: five (x, y) in pixels, 0-based, in the landmark order of `Face`. height, width: of the crop.
+    """
+
+    points: tuple[tuple[float, float], ...]
+    height: int
+    width: int
+
+    @property
+    def array(self) -> FloatArray:
+        """(5, 2) float32."""
+        return np.asarray(self.points, dtype=np.float32)
+
+    def shifted(self, dx: float, dy: float, height: int, width: int) -> "Template":
+        """The same face on another canvas, moved by (dx, dy) pixels."""
+        return Template(tuple((x + dx, y + dy) for x, y in self.points), height, width)
+
+
+# Liu et al., SphereFace (CVPR 2017), the released face alignment script. Its points are MATLAB's, which
+# count from 1; ours count from 0.
+_SPHEREFACE: Final = Template(
+    ((30.2946, 51.6963), (65.5318, 51.5014), (48.0252, 71.7366), (33.5493, 92.3655), (62.7299, 92.2041)),
+    height=112,
+    width=96,
+).shifted(-1, -1, 112, 96)
+_ARCFACE: Final = _SPHEREFACE.shifted(8, 0, 112, 112)
+
+TEMPLATES: Final[Mapping[str, Template]] = MappingProxyType(
+    {
+        "sphereface-112x96": _SPHEREFACE,
+        "arcface-112x112": _ARCFACE,
+        # The training canvas: the 112x112 face at [8:120, 8:120], the 112x96 face at [8:120, 16:112], with
+        # eight pixels around for shift, scale and rotation.
+        "canvas-128x128": _ARCFACE.shifted(8, 8, 128, 128),
+        # The same points read as 0-based, which is how InsightFace aligned the faces of its models.
+        "insightface-112x112": _SPHEREFACE.shifted(9, 1, 112, 112),
+    }
+)
+
+
+def similarity_transforms(landmarks: ArrayLike, template: ArrayLike) -> NDArray[np.float64]:
+    """The similarity transforms that bring landmarks nearest to a template in the least-squares sense.
+
+    The closed form of Umeyama (PAMI 1991) in two dimensions: with points as complex numbers and both sets
+    centered, rotation and scale are the single complex number a = Σ conj(p) q / Σ |p|², and the shift is
+    mean(q) - a mean(p). It never mirrors.
+
+    landmarks: (N, K, 2) pixels of the image, K >= 2. template: (K, 2) pixels of the crop.
+    Returns (N, 2, 3) float64 matrices from image to crop. Landmarks that all coincide have no scale: their
+    matrix sends the whole image to the template's center. Raises ValueError on values that are not finite.
+    """
+    source = np.asarray(landmarks, dtype=np.float64)
+    target = np.asarray(template, dtype=np.float64)
+    if source.ndim != 3 or source.shape[1:] != target.shape or target.shape[1:] != (2,):
+        raise ValueError(
+            f"landmarks {source.shape} do not fit a template {target.shape}: want (N, K, 2), (K, 2)"
+        )
+    if not np.isfinite(source).all():
+        raise ValueError("landmarks must be finite")
+    p = source[..., 0] + 1j * source[..., 1]
+    q = target[:, 0] + 1j * target[:, 1]
+    p_mean = p.mean(axis=1)
+    p = p - p_mean[:, None]
+    spread = (p.real**2 + p.imag**2).sum(axis=1)
+    a = (p.conj() * (q - q.mean())).sum(axis=1) / np.where(spread > 1e-12, spread, np.inf)
+    t = q.mean() - a * p_mean
+    matrices = np.empty((len(source), 2, 3))
+    matrices[:, 0] = np.stack([a.real, -a.imag, t.real], axis=1)
+    matrices[:, 1] = np.stack([a.imag, a.real, t.imag], axis=1)
+    return matrices
+
+
+def align(image: RGBImage, landmarks: FloatArray | Sequence[FloatArray], template: Template) -> RGBImage:
+    """Aligned crops of one image's faces.
+
+    image: (H, W, 3) uint8. landmarks: (N, 5, 2) pixels. Returns (N, height, width, 3) uint8, black where the
+    crop reaches outside the image; N may be 0.
+    """
+    crops = np.empty((len(landmarks), template.height, template.width, 3), dtype=np.uint8)
+    if len(landmarks) == 0:
+        return crops
+    for crop, matrix in zip(crops, similarity_transforms(landmarks, template.array), strict=True):
+        cv2.warpAffine(image, matrix, (template.width, template.height), dst=crop, flags=cv2.INTER_LINEAR)
+    return crops
