@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+COMPILE := $(BIN)/pip-compile --quiet --strip-extras --no-header \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help run test lint format test-slow bench lock clean
@@ -30,10 +32,9 @@ format: $(VENV)/.dev ## Format and mend what the linter can
 	$(BIN)/ruff check --fix .
 
 lock: $(VENV)/.dev ## Renew the lock files from pyproject.toml
-	$(BIN)/pip-compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-		--no-header --output-file requirements/serve.txt pyproject.toml
-	$(BIN)/pip-compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-		--no-header --extra train --extra dlib --extra dev --constraint requirements/serve.txt --constraint requirements/constraints.in \
+	$(COMPILE) --output-file requirements/serve.txt pyproject.toml
+	$(COMPILE) --constraint requirements/serve.txt --output-file requirements/gpu.txt requirements/gpu.in
+	$(COMPILE) --extra train --extra dlib --extra dev --constraint requirements/serve.txt --constraint requirements/constraints.in \
 		--output-file requirements/dev.txt pyproject.toml
 	sed -i 's/^torch==\([0-9.]*\)+cpu/torch==\1/' requirements/dev.txt
 
