@@ -1,0 +1,235 @@
+"""Every setting of the service, read from the environment (`SPHEREID_…`) or a `.env` file.
+
+Groups are nested with two underscores: `SPHEREID_LIMITS__IMAGE_BYTES=10000000`. `HOST` and `PORT` are
+understood without the prefix too. `python -m app.settings` prints the table that the README shows.
+"""
+
+import ipaddress
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "SPHEREID_"
+MIB = 1024 * 1024
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Limits(_Group):
+    """What a request may hold."""
+
+    image_bytes: int = Field(20 * MIB, ge=1024, description="Largest image file, in bytes.")
+    image_pixels: int = Field(
+        120_000_000, ge=4096, description="Most pixels an image may have; checked before it is decompressed."
+    )
+    image_side: int = Field(20_000, ge=64, description="Longest side of an image, in pixels.")
+    decoded_pixels: int = Field(
+        40_000_000,
+        ge=4096,
+        description="Most pixels held in memory; larger JPEGs are decoded at reduced size, others are refused.",
+    )
+    images_per_request: int = Field(16, ge=2, le=1000, description="Most images in one enrollment.")
+    faces_per_image: int = Field(
+        256, ge=1, description="Most faces answered for one image; the largest are kept."
+    )
+    json_bytes: int = Field(MIB, ge=1024, description="Largest JSON body of routes that take no image.")
+    body_timeout: float = Field(
+        30.0, gt=0, description="Seconds that a client may take to send its request body."
+    )
+
+
+class Detection(_Group):
+    """The face detector."""
+
+    min_face: int = Field(20, ge=12, description="Shortest side in pixels of a face worth finding.")
+    min_face_ratio: float = Field(
+        1 / 25,
+        ge=0,
+        lt=1,
+        description="The same relative to the image's shorter side; the larger of the two counts.",
+    )
+    min_score: float = Field(
+        0.9, gt=0, lt=1, description="Lowest detection score of a face that is used, unless a request says."
+    )
+    threads: int = Field(1, ge=1, description="Threads of one detection; requests run beside each other.")
+
+
+class Queues(_Group):
+    """How much work runs and how much may wait; beyond it the service answers 503 with Retry-After."""
+
+    in_flight: int = Field(
+        default_factory=lambda: max(2, os.cpu_count() or 1),
+        ge=1,
+        description="Images decoded and searched for faces at the same time (default: the number of cores).",
+    )
+    waiting: int = Field(
+        64, ge=0, description="Requests that may wait for their turn beyond those in flight."
+    )
+    max_batch: int = Field(32, ge=1, le=1024, description="Most faces that go through the embedder together.")
+    batch_wait_ms: float = Field(
+        2.0, ge=0, le=1000, description="Longest that a face waits for company, while other requests run."
+    )
+    faces_waiting: int = Field(512, ge=1, description="Faces that may wait for the embedder.")
+
+
+class Settings(BaseSettings):
+    """All settings; see each field's description."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+        hide_input_in_errors=True,
+    )
+
+    host: str = Field(
+        "127.0.0.1",
+        validation_alias=AliasChoices(f"{PREFIX}HOST", "HOST"),
+        description="Address to listen on. Anything but loopback wants api_keys.",
+    )
+    port: int = Field(
+        8000,
+        ge=0,
+        le=65535,
+        validation_alias=AliasChoices(f"{PREFIX}PORT", "PORT"),
+        description="Port to listen on; 0 takes a free one.",
+    )
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (),
+        description="Comma-separated keys; clients send one as `Authorization: Bearer KEY`. Empty: no key.",
+    )
+    allow_insecure_bind: bool = Field(
+        False, description="Listen on other addresses than loopback although no key is set."
+    )
+    data_dir: Path = Field(Path("data"), description="Folder of the database, index snapshots and caches.")
+    database_url: SecretStr | None = Field(
+        None, description="SQLAlchemy URL of the gallery's database (default: SQLite in data_dir)."
+    )
+    models_dir: Path = Field(Path("models"), description="Folder with one folder a model.")
+    model: str | None = Field(
+        None, description="Folder name of the model to serve (default: the only one, else the first by name)."
+    )
+    provider: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
+        "auto",
+        description="Where the embedder runs; cuda and tensorrt refuse to start where they are not there.",
+    )
+    threads: int = Field(
+        0, ge=0, description="Threads of the embedder on the CPU; 0 takes one a physical core."
+    )
+    default_fpir: float = Field(
+        0.01,
+        gt=0,
+        lt=1,
+        description="Share of strangers who may get a name, in galleries that set no policy.",
+    )
+    fallback_threshold: float = Field(
+        0.5,
+        ge=-1,
+        le=1,
+        description="Threshold of a 1:1 verification when the model's manifest has no calibration.",
+    )
+    verification_fmr: float = Field(
+        0.001, gt=0, lt=1, description="False match rate that a 1:1 verification promises."
+    )
+    limits: Limits = Field(default_factory=lambda: Limits(), description="What a request may hold.")
+    detection: Detection = Field(default_factory=lambda: Detection(), description="The face detector.")
+    queues: Queues = Field(
+        default_factory=lambda: Queues(), description="How much runs and how much may wait."
+    )
+    docs: bool = Field(True, description="Serve the interactive documentation at /docs.")
+    log_format: Literal["console", "json"] = Field("console", description="How log lines look.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least important line that is logged."
+    )
+    shutdown_grace: int = Field(
+        20, ge=0, description="Seconds that running requests get to finish when the server is told to stop."
+    )
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(key for part in value.split(",") if (key := part.strip()))
+        return value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _usable_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for key in keys:
+            text = key.get_secret_value()
+            if not (len(text) >= 8 and text.isascii() and text.isprintable() and " " not in text):
+                raise ValueError("every key needs at least 8 printable ASCII characters without spaces")
+        return keys
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL to use."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{(self.data_dir / 'sphereid.db').absolute()}"
+
+    def refuse_open_port(self) -> None:
+        """Raises ValueError when the service would listen beyond this machine without asking for a key."""
+        if self.api_keys or self.allow_insecure_bind or is_loopback(self.host):
+            return
+        raise ValueError(
+            f"refusing to listen on {self.host} without a key: anybody who reaches this port could read and "
+            f"change the galleries. Set {PREFIX}API_KEYS to one or more keys, listen on 127.0.0.1, or, where "
+            f"something else guards the port, set {PREFIX}ALLOW_INSECURE_BIND=true"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """True when `host` can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def rows() -> Iterator[tuple[str, str, str]]:
+    """(variable, default, description) of every setting, in the order of the classes."""
+    for name, field in Settings.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            for inner, inner_field in annotation.model_fields.items():
+                yield _row(f"{name}__{inner}", inner_field)
+        else:
+            yield _row(name, field)
+
+
+def _row(name: str, field: FieldInfo) -> tuple[str, str, str]:
+    if field.default_factory is not None:
+        default = ""  # depends on the machine; the description says how
+    elif isinstance(field.default, bool):
+        default = str(field.default).lower()
+    elif isinstance(field.default, float):
+        default = f"{field.default:g}"
+    else:
+        default = "" if field.default in (None, ()) else str(field.default)
+    return f"{PREFIX}{name.upper()}", default, field.description or ""
+
+
+def markdown_table() -> str:
+    """The settings as a Markdown table."""
+    lines = ["| variable | default | what it does |", "|---|---|---|"]
+    lines += [
+        f"| `{name}` | {f'`{default}`' if default else ''} | {text} |" for name, default, text in rows()
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(markdown_table())
