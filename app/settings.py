@@ -25,40 +25,49 @@ class _Group(BaseModel):
 class Limits(_Group):
     """What a request may hold."""
 
-    image_bytes: int = Field(20 * MIB, ge=1024, description="Largest image file, in bytes.")
+    image_bytes: int = Field(default=20 * MIB, ge=1024, description="Largest image file, in bytes.")
     image_pixels: int = Field(
-        120_000_000, ge=4096, description="Most pixels an image may have; checked before it is decompressed."
-    )
-    image_side: int = Field(20_000, ge=64, description="Longest side of an image, in pixels.")
-    decoded_pixels: int = Field(
-        40_000_000,
+        default=120_000_000,
         ge=4096,
-        description="Most pixels held in memory; larger JPEGs are decoded at reduced size, others are refused.",
+        description="Most pixels an image may have; checked before it is decompressed.",
     )
-    images_per_request: int = Field(16, ge=2, le=1000, description="Most images in one enrollment.")
+    image_side: int = Field(default=20_000, ge=64, description="Longest side of an image, in pixels.")
+    decoded_pixels: int = Field(
+        default=40_000_000,
+        ge=4096,
+        description="Most pixels in memory; larger JPEGs are decoded at reduced size, others refused.",
+    )
+    images_per_request: int = Field(default=16, ge=2, le=1000, description="Most images in one enrollment.")
     faces_per_image: int = Field(
-        256, ge=1, description="Most faces answered for one image; the largest are kept."
+        default=256, ge=1, description="Most faces answered for one image; the largest are kept."
     )
-    json_bytes: int = Field(MIB, ge=1024, description="Largest JSON body of routes that take no image.")
+    json_bytes: int = Field(
+        default=MIB, ge=1024, description="Largest JSON body of routes that take no image."
+    )
     body_timeout: float = Field(
-        30.0, gt=0, description="Seconds that a client may take to send its request body."
+        default=30.0, gt=0, description="Seconds that a client may take to send its request body."
     )
 
 
 class Detection(_Group):
     """The face detector."""
 
-    min_face: int = Field(20, ge=12, description="Shortest side in pixels of a face worth finding.")
+    min_face: int = Field(default=20, ge=12, description="Shortest side in pixels of a face worth finding.")
     min_face_ratio: float = Field(
-        1 / 25,
+        default=1 / 25,
         ge=0,
         lt=1,
         description="The same relative to the image's shorter side; the larger of the two counts.",
     )
     min_score: float = Field(
-        0.9, gt=0, lt=1, description="Lowest detection score of a face that is used, unless a request says."
+        default=0.9,
+        gt=0,
+        lt=1,
+        description="Lowest detection score of a face that is used, unless a request says.",
     )
-    threads: int = Field(1, ge=1, description="Threads of one detection; requests run beside each other.")
+    threads: int = Field(
+        default=1, ge=1, description="Threads of one detection; requests run beside each other."
+    )
 
 
 class Queues(_Group):
@@ -70,13 +79,18 @@ class Queues(_Group):
         description="Images decoded and searched for faces at the same time (default: the number of cores).",
     )
     waiting: int = Field(
-        64, ge=0, description="Requests that may wait for their turn beyond those in flight."
+        default=64, ge=0, description="Requests that may wait for their turn beyond those in flight."
     )
-    max_batch: int = Field(32, ge=1, le=1024, description="Most faces that go through the embedder together.")
+    max_batch: int = Field(
+        default=32, ge=1, le=1024, description="Most faces that go through the embedder together."
+    )
     batch_wait_ms: float = Field(
-        2.0, ge=0, le=1000, description="Longest that a face waits for company, while other requests run."
+        default=2.0,
+        ge=0,
+        le=1000,
+        description="Longest that a face waits for company, while other requests run.",
     )
-    faces_waiting: int = Field(512, ge=1, description="Faces that may wait for the embedder.")
+    faces_waiting: int = Field(default=512, ge=1, description="Faces that may wait for the embedder.")
 
 
 class Settings(BaseSettings):
@@ -93,66 +107,65 @@ class Settings(BaseSettings):
     )
 
     host: str = Field(
-        "127.0.0.1",
+        default="127.0.0.1",
         validation_alias=AliasChoices(f"{PREFIX}HOST", "HOST"),
         description="Address to listen on. Anything but loopback wants api_keys.",
     )
     port: int = Field(
-        8000,
+        default=8000,
         ge=0,
         le=65535,
         validation_alias=AliasChoices(f"{PREFIX}PORT", "PORT"),
         description="Port to listen on; 0 takes a free one.",
     )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        (),
+        default=(),
         description="Comma-separated keys; clients send one as `Authorization: Bearer KEY`. Empty: no key.",
     )
     allow_insecure_bind: bool = Field(
-        False, description="Listen on other addresses than loopback although no key is set."
+        default=False, description="Listen on other addresses than loopback although no key is set."
     )
-    data_dir: Path = Field(Path("data"), description="Folder of the database, index snapshots and caches.")
+    data_dir: Path = Field(
+        default=Path("data"), description="Folder of the database, index snapshots and caches."
+    )
     database_url: SecretStr | None = Field(
-        None, description="SQLAlchemy URL of the gallery's database (default: SQLite in data_dir)."
+        default=None, description="SQLAlchemy URL of the gallery's database (default: SQLite in data_dir)."
     )
-    models_dir: Path = Field(Path("models"), description="Folder with one folder a model.")
+    models_dir: Path = Field(default=Path("models"), description="Folder with one folder a model.")
     model: str | None = Field(
-        None, description="Folder name of the model to serve (default: the only one, else the first by name)."
+        default=None,
+        description="Folder name of the model to serve (default: the only one, else the first by name).",
     )
     provider: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
-        "auto",
+        default="auto",
         description="Where the embedder runs; cuda and tensorrt refuse to start where they are not there.",
     )
     threads: int = Field(
-        0, ge=0, description="Threads of the embedder on the CPU; 0 takes one a physical core."
+        default=0, ge=0, description="Threads of the embedder on the CPU; 0 takes one a physical core."
     )
     default_fpir: float = Field(
-        0.01,
+        default=0.01,
         gt=0,
         lt=1,
         description="Share of strangers who may get a name, in galleries that set no policy.",
     )
-    fallback_threshold: float = Field(
-        0.5,
-        ge=-1,
-        le=1,
-        description="Threshold of a 1:1 verification when the model's manifest has no calibration.",
-    )
     verification_fmr: float = Field(
-        0.001, gt=0, lt=1, description="False match rate that a 1:1 verification promises."
+        default=0.001, gt=0, lt=1, description="False match rate that a 1:1 verification promises."
     )
     limits: Limits = Field(default_factory=lambda: Limits(), description="What a request may hold.")
     detection: Detection = Field(default_factory=lambda: Detection(), description="The face detector.")
     queues: Queues = Field(
         default_factory=lambda: Queues(), description="How much runs and how much may wait."
     )
-    docs: bool = Field(True, description="Serve the interactive documentation at /docs.")
-    log_format: Literal["console", "json"] = Field("console", description="How log lines look.")
+    docs: bool = Field(default=True, description="Serve the interactive documentation at /docs.")
+    log_format: Literal["console", "json"] = Field(default="console", description="How log lines look.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least important line that is logged."
+        default="info", description="Least important line that is logged."
     )
     shutdown_grace: int = Field(
-        20, ge=0, description="Seconds that running requests get to finish when the server is told to stop."
+        default=20,
+        ge=0,
+        description="Seconds that running requests get to finish when the server is told to stop.",
     )
 
     @field_validator("api_keys", mode="before")
