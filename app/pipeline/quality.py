@@ -1,0 +1,141 @@
+"""How usable a face is for recognition: a score and the reasons against it, from crop, box and landmarks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from app.pipeline.types import Face, FloatArray, Quality, RGBImage
+
+_EPSILON = 1e-6
+# Where between eyes (0) and mouth (1) the nose of a frontal face lies: the median over LFW View 1.
+_NOSE_HEIGHT = 0.53
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Turns a measurement into a rating in [0, 1]: 0 at `worst`, 0.5 at `limit`, 1 at `ideal`.
+
+    Linear between them and flat beyond. A rating below 0.5 is a reason against the face.
+    """
+
+    worst: float
+    limit: float
+    ideal: float
+
+    def rate(self, values: FloatArray) -> FloatArray:
+        """Ratings of the shape of `values`."""
+        knots = np.array([self.worst, self.limit, self.ideal])
+        ratings = np.array([0.0, 0.5, 1.0])
+        order = slice(None) if self.worst < self.ideal else slice(None, None, -1)
+        return np.asarray(np.interp(values, knots[order], ratings[order]), dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class QualityThresholds:
+    """One scale a reason code; the defaults let most portraits of LFW pass without a reason.
+
+    too_small: shorter side of the box, pixels. blurred: `sharpness`. extreme_pose: `turn`, degrees.
+    low_contrast: `contrast`. clipped: `outside`, the share of the box beyond the picture's edge.
+    """
+
+    too_small: Scale = Scale(worst=10, limit=32, ideal=80)
+    blurred: Scale = Scale(worst=0.04, limit=0.12, ideal=0.3)
+    extreme_pose: Scale = Scale(worst=80, limit=45, ideal=10)
+    low_contrast: Scale = Scale(worst=0.03, limit=0.15, ideal=0.4)
+    clipped: Scale = Scale(worst=0.4, limit=0.15, ideal=0.0)
+
+
+def assess(
+    faces: Sequence[Face],
+    crops: RGBImage,
+    image_size: tuple[int, ...],
+    thresholds: QualityThresholds | None = None,
+) -> list[Quality]:
+    """The quality of each face of one image.
+
+    faces: N faces in pixels of the image. crops: (N, H, W, 3) uint8 RGB, their aligned crops. image_size:
+    (height, width) of the image. The score is the lowest of the five ratings, so that it is below 0.5 exactly
+    where there is a reason.
+    """
+    if not faces:
+        return []
+    thresholds = thresholds or QualityThresholds()
+    boxes = np.stack([face.box_xyxy for face in faces])
+    landmarks = np.stack([face.landmarks for face in faces])
+    grey = _centers(crops)
+    measured = {
+        "too_small": np.minimum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]),
+        "blurred": sharpness(grey),
+        "extreme_pose": turn(landmarks),
+        "low_contrast": contrast(grey),
+        "clipped": outside(boxes, image_size),
+    }
+    names = [field.name for field in fields(thresholds)]
+    ratings = np.stack([getattr(thresholds, name).rate(measured[name]) for name in names], axis=1)
+    return [
+        Quality(
+            float(row.min()), tuple(name for name, rating in zip(names, row, strict=True) if rating < 0.5)
+        )
+        for row in ratings
+    ]
+
+
+def _centers(crops: RGBImage) -> NDArray[np.uint8]:
+    """(N, h, w) uint8 grey: the inner part of the crops, which hair and background seldom reach."""
+    height, width = crops.shape[1:3]
+    half = round(0.32 * height)
+    rows, columns = slice(height // 4, round(0.96 * height)), slice(width // 2 - half, width // 2 + half)
+    return np.stack([cv2.cvtColor(crop[rows, columns], cv2.COLOR_RGB2GRAY) for crop in crops])
+
+
+def sharpness(grey: NDArray[np.uint8]) -> FloatArray:
+    """How much of a crop's variation is its finest detail; 0 for a flat or wholly blurred one.
+
+    The standard deviation of the Laplacian (its variance is the focus measure of Pech-Pacheco et al., ICPR
+    2000) over that of the crop, so that contrast and brightness do not change it. Noise raises it.
+    grey: (N, h, w) uint8. Returns (N,) float32.
+    """
+    detail = [cv2.meanStdDev(cv2.Laplacian(crop, cv2.CV_32F))[1].item() for crop in grey]
+    whole = [cv2.meanStdDev(crop)[1].item() for crop in grey]
+    return np.asarray(np.divide(detail, np.maximum(whole, 1.0)), dtype=np.float32)
+
+
+def contrast(grey: NDArray[np.uint8]) -> FloatArray:
+    """Range between the 5th and the 95th percentile of the brightness over 255. (N, h, w) to (N,)."""
+    low, high = np.percentile(grey.reshape(len(grey), -1), [5, 95], axis=1)
+    return np.asarray((high - low) / 255, dtype=np.float32)
+
+
+def turn(landmarks: FloatArray) -> FloatArray:
+    """About how many degrees a face is turned away from the camera, sideways and up or down together.
+
+    The tip of the nose stands before the plane of eyes and mouth, so turning the head moves it among the
+    other landmarks: sideways by d tan(yaw), up or down by d tan(pitch). Measured in the distance between the
+    eyes and in that from eyes to mouth, and with d = 25, 63 and 65 mm for an average head, this gives the
+    angle between the face's normal and the line of sight; a single head may be off by ten degrees. Roll does
+    not count.
+    landmarks: (N, 5, 2) pixels. Returns (N,) float32, 0 to 90.
+    """
+    left_eye, right_eye, nose, left_mouth, right_mouth = np.moveaxis(landmarks.astype(np.float64), 1, 0)
+    eyes, mouth = (left_eye + right_eye) / 2, (left_mouth + right_mouth) / 2
+    across, down = right_eye - left_eye, mouth - eyes
+    sideways = _along(nose - (eyes + mouth) / 2, across) * 63 / 25
+    upward = (_along(nose - eyes, down) - _NOSE_HEIGHT) * 65 / 25
+    return np.degrees(np.arctan(np.hypot(sideways, upward))).astype(np.float32)
+
+
+def _along(vectors: NDArray[np.float64], axes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Component of each vector along its axis, in lengths of the axis."""
+    return np.asarray((vectors * axes).sum(axis=1) / np.maximum((axes**2).sum(axis=1), _EPSILON))
+
+
+def outside(boxes: FloatArray, image_size: tuple[int, ...]) -> FloatArray:
+    """Share of each box's area that lies outside of the image. (N, 4) to (N,) float32 in [0, 1]."""
+    height, width = image_size[:2]
+    inside = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    seen = (inside[:, 2] - inside[:, 0]) * (inside[:, 3] - inside[:, 1])
+    return np.asarray(1 - seen / np.maximum(area, _EPSILON), dtype=np.float32)
