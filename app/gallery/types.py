@@ -163,11 +163,24 @@ class Enrolled:
 
 @dataclass(frozen=True, slots=True)
 class DeleteReceipt:
-    """What a delete removed. revision: of the gallery after it (None: the gallery itself is gone)."""
+    """What a delete removed. revision: of the gallery after it (None: the gallery itself is gone).
+
+    scrubbed: nothing of it is left in any file; False while a long read holds up the database's log, which is
+    emptied as soon as that ends.
+    """
 
     identities: int
     faces: int
     revision: int | None
+    scrubbed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAnswer:
+    """What was answered to a write before: the HTTP status and the body."""
+
+    status: int
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,144 @@
+"""One database by URL: connections, transactions, schema upgrades. All that is SQLite's own stands here."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from app.gallery.errors import StorageError
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+BUSY_TIMEOUT_MS = 10_000
+
+_WRITE = {"sphereid_write": True}
+
+
+class Database:
+    """Connections to one database. `reading` and `writing` give a transaction; errors come out as
+    StorageError.
+
+    SQLite runs in WAL mode, so that readers and the writer don't wait for each other, with synchronous=FULL:
+    with NORMAL an acknowledged write survives `kill -9` but the log is not synced at commit, and a power cut
+    could take it back. secure_delete overwrites what is deleted with zeros.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            self.url = make_url(url)
+        except ArgumentError as error:
+            raise StorageError(f"not a database URL: {error}; try sqlite:///data/gallery.db") from error
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self._one_writer = threading.Lock() if self.is_sqlite else nullcontext()
+        if self.is_sqlite and self.url.database in (None, "", ":memory:"):
+            raise StorageError("the gallery needs a database on disk: sqlite:///data/gallery.db")
+        try:
+            if self.is_sqlite:
+                self.file.parent.mkdir(parents=True, exist_ok=True)
+                self.engine = create_engine(
+                    self.url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}, pool_size=8, max_overflow=-1
+                )
+                _speak_sqlite(self.engine)
+            else:
+                self.engine = create_engine(self.url, pool_pre_ping=True)
+        except (OSError, ImportError) as error:
+            raise StorageError(f"cannot open the database: {error}") from error
+
+    @property
+    def file(self) -> Path:
+        """SQLite's main file."""
+        return Path(str(self.url.database))
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that sees one moment of the database."""
+        with _as_storage_error(), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that is durable when the block ends without an error, and undone otherwise."""
+        with _as_storage_error(), self._one_writer, self.engine.connect() as connection:
+            connection = connection.execution_options(**_WRITE)
+            with connection.begin():
+                yield connection
+
+    def upgrade(self) -> None:
+        """Bring the schema to this version's; StorageError where a newer version wrote the database."""
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+        with _as_storage_error():
+            with self.engine.connect() as connection:
+                current = MigrationContext.configure(connection).get_current_revision()
+            if current is not None and current not in known:
+                raise StorageError(
+                    f"the database was written by a newer SphereID (schema {current}); upgrade SphereID or "
+                    "restore an older snapshot"
+                )
+            with self.writing() as connection:
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+
+    def scrub(self) -> bool:
+        """Empty SQLite's write-ahead log, which may still hold what was deleted. False when a reader held
+        it."""
+        if not self.is_sqlite:
+            return True
+        with _as_storage_error(), self._one_writer:
+            raw = self.engine.raw_connection()
+            try:
+                blocked, _, _ = raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                raw.close()
+        return not blocked
+
+    def check(self) -> None:
+        """Raises StorageError where the database doesn't answer."""
+        with self.reading() as connection:
+            connection.execute(text("SELECT 1 FROM galleries LIMIT 1"))
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _speak_sqlite(engine: Engine) -> None:
+    """Settings of every connection, and transactions that begin as readers or as the one writer."""
+
+    def connected(raw: Any, _record: object) -> None:
+        raw.isolation_level = None  # the driver would begin late and always as a reader
+        cursor = raw.cursor()
+        cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.execute("PRAGMA secure_delete = ON")
+        cursor.execute("PRAGMA temp_store = MEMORY")
+        cursor.close()
+
+    def begun(connection: Connection) -> None:
+        write = connection.get_execution_options().get("sphereid_write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    event.listen(engine, "connect", connected)
+    event.listen(engine, "begin", begun)
+
+
+@contextmanager
+def _as_storage_error() -> Iterator[None]:
+    try:
+        yield
+    except SQLAlchemyError as error:
+        cause = getattr(error, "orig", None) or error
+        raise StorageError(f"the database refused: {type(cause).__name__}: {cause}") from error
+    except OSError as error:
+        raise StorageError(f"the data folder refused: {error.strerror or error}") from error

@@ -1,0 +1,1 @@
+"""Nearest embeddings: one port, its FAISS adapters, and the NumPy oracle that tests hold them against."""

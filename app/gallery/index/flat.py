@@ -1,0 +1,128 @@
+"""Exact search: every vector is compared."""
+
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from app.gallery.index.ports import Keys, Similarities
+from app.gallery.types import Vectors
+
+_BLOCK = 1024
+"""Vectors whose largest similarity stands for them in the first step of the selection."""
+
+_SCAN = 1 << 18
+"""Vectors in one matrix product: bounds the similarities in memory, at 32 queries to 32 MiB."""
+
+
+class FlatIndex:
+    """`VectorIndex` over FAISS's `IndexFlatIP`: the vectors lie in it and go to disk through it.
+
+    The scan itself is one matrix product per block of vectors on NumPy's BLAS, which uses every core for a
+    single query too; FAISS spreads queries over cores, not vectors, and takes twice as long for one (measured
+    by `benchmarks/gallery.py`). A removed vector's place is taken by the last one, so a delete moves one row.
+    """
+
+    kind = "flat"
+    exact = True
+
+    def __init__(self, dimension: int) -> None:
+        self.dimension = dimension
+        self._index: Any = faiss.IndexFlatIP(dimension)
+        self._keys = np.empty(0, np.int64)
+
+    def __len__(self) -> int:
+        return int(self._index.ntotal)
+
+    def keys(self) -> Keys:
+        return self._keys[: len(self)].copy()
+
+    def add(self, keys: Keys, vectors: Vectors) -> None:
+        start, end = len(self), len(self) + len(keys)
+        if end > len(self._keys):
+            grown = np.empty(max(end, 2 * len(self._keys), 1024), np.int64)
+            grown[:start] = self._keys[:start]
+            self._keys = grown
+        self._index.add(np.ascontiguousarray(vectors, dtype=np.float32))
+        self._keys[start:end] = keys
+
+    def remove(self, keys: Keys) -> int:
+        places = np.flatnonzero(np.isin(self._keys[: len(self)], keys))
+        rows = self._rows()
+        # From the back, so that the row that moves into a gap is never one that has yet to go.
+        end = len(self)
+        for place in places[::-1].tolist():
+            end -= 1
+            rows[place], self._keys[place] = rows[end], self._keys[end]
+        rows[end:] = 0  # the allocation keeps these bytes
+        del rows
+        self._index.codes.resize(end * self._index.code_size)
+        self._index.ntotal = end
+        return len(places)
+
+    def search(self, queries: Vectors, k: int) -> tuple[Similarities, Keys]:
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        k = min(k, len(self))
+        if not k:
+            return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+        rows = self._rows()
+        found: list[tuple[Similarities, NDArray[np.intp]]] = []
+        for start in range(0, len(rows), _SCAN):
+            similarities = queries @ rows[start : start + _SCAN].T
+            best = largest(similarities, k)
+            found.append((np.take_along_axis(similarities, best, axis=1), best + start))
+        similarities = np.concatenate([s for s, _ in found], axis=1)
+        places = np.concatenate([p for _, p in found], axis=1)
+        order = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
+        return (
+            np.take_along_axis(similarities, order, axis=1),
+            self._keys[np.take_along_axis(places, order, axis=1)],
+        )
+
+    def save(self, path: Path) -> None:
+        named = faiss.IndexIDMap(faiss.IndexFlatIP(self.dimension))  # it takes only empty ones, so swap after
+        named.index = self._index
+        faiss.copy_array_to_vector(self._keys[: len(self)], named.id_map)
+        named.ntotal = len(self)
+        faiss.write_index(named, str(path))
+
+    @classmethod
+    def restored(cls, named: Any) -> "FlatIndex":
+        """From what `save` wrote and FAISS read."""
+        index = cls(named.d)
+        index._keys = faiss.vector_to_array(named.id_map)
+        index._index = faiss.downcast_index(named.index)
+        named.own_fields = False
+        index._index.this.own(True)
+        return index
+
+    def _rows(self) -> NDArray[np.float32]:
+        """(N, D) view of FAISS's own memory, valid until the next change."""
+        if not len(self):
+            return np.empty((0, self.dimension), np.float32)
+        flat = faiss.rev_swig_ptr(self._index.get_xb(), len(self) * self.dimension)
+        return np.asarray(flat).reshape(len(self), self.dimension)
+
+
+def largest(similarities: Similarities, k: int) -> NDArray[np.intp]:
+    """(Q, N) -> (Q, min(k, N)) places of the k largest of each row, in no order.
+
+    The k largest lie in the k blocks with the largest maxima: a maximum per block costs one pass at memory
+    speed and leaves little to partition.
+    """
+    queries, n = similarities.shape
+    whole = n // _BLOCK
+    if k >= n:
+        return np.broadcast_to(np.arange(n), (queries, n))
+    if whole <= 2 * k:
+        return np.argpartition(similarities, n - k, axis=1)[:, n - k :]
+    body = similarities[:, : whole * _BLOCK].reshape(queries, whole, _BLOCK)
+    blocks = np.argpartition(body.max(axis=2), whole - k, axis=1)[:, whole - k :]
+    places = (blocks[:, :, None] * _BLOCK + np.arange(_BLOCK)).reshape(queries, -1)
+    rest = np.broadcast_to(np.arange(whole * _BLOCK, n), (queries, n - whole * _BLOCK))
+    places = np.concatenate([places, rest], axis=1)
+    values = np.take_along_axis(similarities, places, axis=1)
+    best = np.argpartition(values, values.shape[1] - k, axis=1)[:, values.shape[1] - k :]
+    return np.take_along_axis(places, best, axis=1)

@@ -1,0 +1,58 @@
+"""What the gallery asks of an index."""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.gallery.types import Vectors
+
+Keys = NDArray[np.int64]
+"""(N,) int64, each at least 0 and unique within an index."""
+
+Similarities = NDArray[np.float32]
+
+
+class VectorIndex(Protocol):
+    """Unit vectors by key, searched by inner product. Not thread-safe: the caller lets one writer or many
+    readers in.
+
+    kind: the name in `app.gallery.index.kinds`. exact: every search finds the true nearest, with their true
+    similarity. dimension: D.
+    """
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def exact(self) -> bool: ...
+
+    @property
+    def dimension(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def keys(self) -> Keys:
+        """(N,) int64 in no particular order."""
+        ...
+
+    def add(self, keys: Keys, vectors: Vectors) -> None:
+        """keys (M,), none of them in the index; vectors (M, D) float32 of norm 1."""
+        ...
+
+    def remove(self, keys: Keys) -> int:
+        """Forget them, vectors included; returns how many there were."""
+        ...
+
+    def search(self, queries: Vectors, k: int) -> tuple[Similarities, Keys]:
+        """queries (Q, D) float32 -> similarities and keys, both (Q, min(k, N)), best first.
+
+        Where an approximate kind found fewer, the rest is -inf with key -1. Equal similarities come in any
+        order.
+        """
+        ...
+
+    def save(self, path: Path) -> None:
+        """Write it to a file that `load_index` reads."""
+        ...

@@ -1,0 +1,104 @@
+"""From probes to candidates: the nearest identities of a gallery, by the rule of its template."""
+
+from collections import defaultdict
+
+import numpy as np
+from sqlalchemy import Connection
+
+from app.gallery import store
+from app.gallery.decisions import template_of, top_k_mean
+from app.gallery.index.ports import Keys, Similarities
+from app.gallery.live import LiveGallery
+from app.gallery.models import ORDINAL_BITS
+from app.gallery.types import Candidate, TemplatePolicy, Vectors
+
+Ranked = list[tuple[int, int, float]]
+"""(identity number, entry key, similarity), best first, each identity once."""
+
+
+def candidates(live: LiveGallery, tx: Connection, probes: Vectors, k: int) -> list[list[Candidate]]:
+    """The k nearest identities of each probe, best first; fewer where the gallery has fewer.
+
+    best: the identity's nearest face. mean: the mean of its faces. top_k_mean: the mean of its nearest few.
+    """
+    template = live.gallery.template
+    if template == "top_k_mean":
+        return [_by_top_k_mean(live, tx, probe, k) for probe in probes]
+    ranked = _nearest_identities(live, probes, k)
+    if template == "mean":
+        return [_by_mean(live, tx, probe, row) for probe, row in zip(probes, ranked, strict=True)]
+    found = store.found_faces(tx, live.gallery.id, [key for row in ranked for _, key, _ in row])
+    return [
+        [Candidate(found[key].identity_id, found[key].face_id, s) for _, key, s in row if key in found]
+        for row in ranked
+    ]
+
+
+def similarity_to(template: TemplatePolicy, probe: Vectors, faces: Vectors) -> float:
+    """Similarity of a probe (D,) with an identity by all its faces (F, D), F >= 1."""
+    if template == "mean":
+        return float(np.clip(template_of(faces) @ probe, -1, 1))
+    similarities = np.clip(faces @ probe, -1, 1)
+    return float(similarities.max()) if template == "best" else top_k_mean(similarities)
+
+
+def _nearest_identities(live: LiveGallery, probes: Vectors, k: int) -> list[Ranked]:
+    """Search ever more entries until every probe has k identities or all entries were seen."""
+    fetch = max(4 * k, 16)
+    while True:
+        _, similarities, keys = live.search(probes, fetch)
+        ranked = [_first_of_each(s, row, k) for s, row in zip(similarities, keys, strict=True)]
+        if keys.shape[1] < fetch or all(len(row) >= k for row in ranked):
+            return ranked
+        fetch *= 4
+
+
+def _first_of_each(similarities: Similarities, keys: Keys, k: int) -> Ranked:
+    ranked: Ranked = []
+    seen: set[int] = set()
+    for similarity, key in zip(similarities.tolist(), keys.tolist(), strict=True):
+        identity = key >> ORDINAL_BITS
+        if key >= 0 and identity not in seen:
+            seen.add(identity)
+            ranked.append((identity, key, min(max(similarity, -1.0), 1.0)))
+            if len(ranked) == k:
+                break
+    return ranked
+
+
+def _by_mean(live: LiveGallery, tx: Connection, probe: Vectors, ranked: Ranked) -> list[Candidate]:
+    """Name each mean, and the face of it that is nearest."""
+    faces = _faces_by_identity(tx, [number for number, _, _ in ranked])
+    best = {n: int(keys[np.argmax(vectors @ probe)]) for n, (keys, vectors) in faces.items()}
+    found = store.found_faces(tx, live.gallery.id, list(best.values()))
+    return [
+        Candidate(found[best[n]].identity_id, found[best[n]].face_id, s)
+        for n, _, s in ranked
+        if n in best and best[n] in found
+    ]
+
+
+def _by_top_k_mean(live: LiveGallery, tx: Connection, probe: Vectors, k: int) -> list[Candidate]:
+    """No identity's top-k mean exceeds its best face, so identities in the order of their best face can stop
+    as soon as the k-th mean reaches the best face of those not yet looked at."""
+    look = max(2 * k, 10)
+    while True:
+        (ranked,) = _nearest_identities(live, probe[None], look)
+        faces = _faces_by_identity(tx, [number for number, _, _ in ranked])
+        means = {n: similarity_to("top_k_mean", probe, v) for n, (_, v) in faces.items()}
+        order = sorted((row for row in ranked if row[0] in means), key=lambda row: -means[row[0]])[:k]
+        if len(ranked) < look or (len(order) == k and means[order[-1][0]] >= ranked[-1][2]):
+            break
+        look *= 2
+    found = store.found_faces(tx, live.gallery.id, [key for _, key, _ in order])
+    return [
+        Candidate(found[key].identity_id, found[key].face_id, means[n]) for n, key, _ in order if key in found
+    ]
+
+
+def _faces_by_identity(tx: Connection, numbers: list[int]) -> dict[int, tuple[Keys, Vectors]]:
+    keys, vectors = store.vectors_of_identities(tx, numbers)
+    places: dict[int, list[int]] = defaultdict(list)
+    for place, key in enumerate(keys.tolist()):
+        places[key >> ORDINAL_BITS].append(place)
+    return {number: (keys[at], vectors[at]) for number, at in places.items()}

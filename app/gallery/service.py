@@ -1,0 +1,529 @@
+"""The gallery's public face: enroll, find, verify, delete; thread-safe, one per process and data folder."""
+
+import logging
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection
+
+from app.gallery import answers, checks, store
+from app.gallery.calibration import ImpostorCalibration, gallery_threshold
+from app.gallery.database import Database
+from app.gallery.decisions import decide, decide_together, template_of
+from app.gallery.errors import ConflictError, ContractMismatchError, NotFoundError, StorageError
+from app.gallery.folder import FolderLock
+from app.gallery.index.ports import Keys
+from app.gallery.live import NO_KEYS, LiveGallery
+from app.gallery.maintenance import Maintenance
+from app.gallery.matching import candidates, similarity_to
+from app.gallery.snapshot import SnapshotFolder
+from app.gallery.types import (
+    Candidate,
+    Decision,
+    DeleteReceipt,
+    Duplicate,
+    Enrolled,
+    Gallery,
+    GalleryRules,
+    Identity,
+    Margins,
+    NewFace,
+    Page,
+    StoredAnswer,
+    StoredFace,
+    TemplatePolicy,
+    Threshold,
+    ThresholdPolicy,
+    Vectors,
+)
+
+log = logging.getLogger(__name__)
+
+DEFAULT_GALLERY = "default"
+
+NEAR_DUPLICATE = 0.99
+"""Similarity from which two faces of one identity count as the same photograph."""
+
+
+class GalleryService:
+    """Galleries in a database, searched in memory.
+
+    A write commits, is applied to the index, and then answered; writes of one gallery go one after another.
+    Every method may raise StorageError. Close it to write the index snapshots.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        data_dir: Path,
+        calibrations: Mapping[str, ImpostorCalibration],
+        default_rules: GalleryRules,
+        lock: FolderLock,
+    ) -> None:
+        self._database = database
+        self._snapshots = data_dir / "index"
+        self._calibrations = dict(calibrations)
+        self._default_rules = default_rules
+        self._folder_lock = lock
+        self._live: dict[str, LiveGallery] = {}
+        self._galleries = threading.Lock()
+        self._maintenance = Maintenance(database, lambda: list(self._live.values()))
+
+    @classmethod
+    def open(
+        cls,
+        database_url: str,
+        data_dir: Path,
+        *,
+        calibrations: Mapping[str, ImpostorCalibration] | None = None,
+        default_rules: GalleryRules | None = None,
+    ) -> "GalleryService":
+        """Upgrade the schema, bring every index up to the database, and make sure that `default` exists.
+
+        database_url: SQLAlchemy's, such as `sqlite:///data/gallery.db`. data_dir: where index snapshots go;
+        one process at a time may use it. calibrations: impostor calibration by embedding contract.
+        """
+        rules = default_rules or GalleryRules()
+        checks.rules(rules)
+        lock = FolderLock(data_dir)
+        try:
+            database = Database(database_url)
+            database.upgrade()
+            service = cls(database, data_dir, calibrations or {}, rules, lock)
+            service._load()
+        except BaseException:
+            lock.release()
+            raise
+        return service
+
+    def _load(self) -> None:
+        with self._database.reading() as tx:
+            galleries: list[Gallery] = []
+            cursor: str | None = None
+            while True:
+                page = store.list_galleries(tx, cursor, 500)
+                galleries += page.items
+                if (cursor := page.cursor) is None:
+                    break
+        for gallery in galleries:
+            live = self._make_live(gallery)
+            live.open()
+            self._live[gallery.id] = live
+        if DEFAULT_GALLERY not in self._live:
+            self.create_gallery(DEFAULT_GALLERY, "Default", {}, self._default_rules)
+        self._database.scrub()
+        self._maintenance.start()
+
+    def close(self) -> None:
+        """Write what snapshots are behind and let go of the folder. A second call does nothing."""
+        if self._maintenance.stop():
+            self._maintenance.save_all()
+            self._database.scrub()
+            self._database.close()
+            self._folder_lock.release()
+
+    def check(self) -> None:
+        """Raises StorageError where the gallery can't answer."""
+        self._database.check()
+
+    # Galleries
+
+    def create_gallery(
+        self, id: str | None, name: str | None, metadata: Mapping[str, Any], rules: GalleryRules
+    ) -> Gallery:
+        """A new, empty gallery. ConflictError `gallery_exists`."""
+        gallery_id = checks.slug(id, "gallery") if id is not None else checks.new_id()
+        checks.rules(rules)
+        details = checks.metadata(metadata)
+        with self._galleries:
+            with self._database.writing() as tx:
+                gallery = store.insert_gallery(tx, gallery_id, checks.name(name, gallery_id), details, rules)
+            live = self._make_live(gallery)
+            live.stale = False
+            self._live[gallery_id] = live
+        return gallery
+
+    def get_gallery(self, gallery_id: str) -> Gallery:
+        """NotFoundError `gallery_not_found`, here and wherever a gallery is named."""
+        return self._find(gallery_id).gallery
+
+    def list_galleries(self, *, cursor: str | None = None, limit: int = 50) -> Page[Gallery]:
+        """By rising id."""
+        with self._database.reading() as tx:
+            return store.list_galleries(tx, cursor, checks.limit(limit))
+
+    def update_gallery(
+        self,
+        gallery_id: str,
+        *,
+        name: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        policy: ThresholdPolicy | None = None,
+        ambiguity_margin: float | None = None,
+        template: TemplatePolicy | None = None,
+    ) -> Gallery:
+        """Change what is given. Another `template` rebuilds the index before it is answered."""
+        live = self._find(gallery_id)
+        with live.writer:
+            old = live.gallery
+            new = replace(
+                old,
+                name=old.name if name is None else checks.name(name, gallery_id),
+                metadata=old.metadata if metadata is None else checks.metadata(metadata),
+                policy=policy or old.policy,
+                ambiguity_margin=old.ambiguity_margin if ambiguity_margin is None else ambiguity_margin,
+                template=template or old.template,
+            )
+            checks.rules(GalleryRules(new.policy, new.ambiguity_margin, new.template))
+            with self._writing(live) as tx:
+                store.set_gallery(tx, new)
+                gallery = store.touch_gallery(tx, gallery_id)
+            if (old.template == "mean") != (gallery.template == "mean"):
+                live.catch_up()
+            else:
+                live.apply(gallery)
+            return gallery
+
+    def delete_gallery(self, gallery_id: str) -> DeleteReceipt:
+        """Remove it with all that it holds. `default` stays: ConflictError `gallery_protected`."""
+        if gallery_id == DEFAULT_GALLERY:
+            raise ConflictError(
+                "gallery_protected", "the gallery 'default' always exists; delete its identities"
+            )
+        live = self._find(gallery_id)
+        with live.writer, self._galleries:
+            with self._writing(live) as tx:
+                store.delete_gallery(tx, gallery_id)
+            del self._live[gallery_id]
+            live.discard()
+        scrubbed = self._maintenance.scrub()
+        return DeleteReceipt(live.gallery.identities, live.gallery.faces, None, scrubbed)
+
+    def threshold(self, gallery_id: str) -> Threshold:
+        """The limit that identify uses now."""
+        live = self._find(gallery_id)
+        return self._threshold(live.gallery, live.size())
+
+    # Identities
+
+    def create_identity(
+        self, gallery_id: str, id: str | None, name: str | None, metadata: Mapping[str, Any]
+    ) -> Identity:
+        """ConflictError `identity_exists`."""
+        identity_id = checks.slug(id, "identity") if id is not None else checks.new_id()
+        called, details = checks.name(name, identity_id), checks.metadata(metadata)
+        live = self._find(gallery_id)
+        with live.writer:
+            with self._writing(live) as tx:
+                made = store.insert_identity(tx, gallery_id, identity_id, called, details)
+                gallery = store.touch_gallery(tx, gallery_id, identities=1)
+            live.apply(gallery)
+        return made.identity
+
+    def get_identity(self, gallery_id: str, identity_id: str) -> Identity:
+        """NotFoundError `identity_not_found`, here and wherever an identity is named."""
+        self._find(gallery_id)
+        with self._database.reading() as tx:
+            return store.get_identity(tx, gallery_id, identity_id).identity
+
+    def identities(self, gallery_id: str, ids: Sequence[str]) -> dict[str, Identity]:
+        """Those of the ids that exist."""
+        self._find(gallery_id)
+        with self._database.reading() as tx:
+            return store.get_identities(tx, gallery_id, list(dict.fromkeys(ids)))
+
+    def list_identities(
+        self, gallery_id: str, *, cursor: str | None = None, limit: int = 50, name: str | None = None
+    ) -> Page[Identity]:
+        """In the order of their creation; `name`: only those whose name contains it, in any case of
+        letters."""
+        self._find(gallery_id)
+        with self._database.reading() as tx:
+            return store.list_identities(tx, gallery_id, cursor, checks.limit(limit), name)
+
+    def update_identity(
+        self,
+        gallery_id: str,
+        identity_id: str,
+        *,
+        name: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Identity:
+        """Change what is given; `metadata` replaces the whole."""
+        live = self._find(gallery_id)
+        with live.writer:
+            with self._writing(live) as tx:
+                old = store.get_identity(tx, gallery_id, identity_id)
+                called = old.identity.name if name is None else checks.name(name, identity_id)
+                details = old.identity.metadata if metadata is None else checks.metadata(metadata)
+                store.set_identity(tx, old.number, called, details)
+                updated = store.get_identity(tx, gallery_id, identity_id)
+                gallery = store.touch_gallery(tx, gallery_id)
+            live.apply(gallery)
+        return updated.identity
+
+    def delete_identity(self, gallery_id: str, identity_id: str) -> DeleteReceipt:
+        """Remove the identity and its faces from the database, the index, the snapshot and the log."""
+        live = self._find(gallery_id)
+        with live.writer:
+            with self._writing(live) as tx:
+                owner = store.get_identity(tx, gallery_id, identity_id)
+                removed = store.faces_of(tx, owner.number)
+                store.delete_identity(tx, owner.number)
+                gallery = store.touch_gallery(tx, gallery_id, identities=-1, faces=-len(removed))
+            live.apply(gallery, self._entries_of(gallery, owner, removed))
+        scrubbed = self._maintenance.scrub() if len(removed) else True
+        return DeleteReceipt(1, len(removed), gallery.revision, scrubbed)
+
+    # Faces
+
+    def enroll(
+        self,
+        gallery_id: str,
+        identity_id: str,
+        faces: Sequence[NewFace],
+        *,
+        create: bool = False,
+        name: str | None = None,
+        strict: bool = False,
+    ) -> Enrolled:
+        """Add faces to an identity, which `create` makes where it is missing.
+
+        Faces that resemble another identity at the gallery's threshold, or repeat a photograph of this one,
+        come back as `duplicates`; with `strict` they are refused together with the whole call: ConflictError
+        `duplicate_face`. The first face binds the gallery to its embedding contract; another contract later
+        is a ContractMismatchError.
+        """
+        checks.slug(identity_id, "identity")
+        vectors, contract = checks.new_faces(faces)
+        live = self._find(gallery_id)
+        with live.writer:
+            live.ready()
+            self._same_contract(live.gallery, contract)
+            duplicates = self._duplicates(live, identity_id, vectors)
+            if strict and duplicates:
+                first = duplicates[0]
+                raise ConflictError(
+                    "duplicate_face",
+                    f"the face resembles identity {first.identity_id!r} (similarity {first.similarity:.3f}); "
+                    "enroll it there, or enroll without strict",
+                )
+            with self._writing(live) as tx:
+                owner, new = store.find_identity(tx, gallery_id, identity_id), 0
+                if owner is None and create:
+                    owner, new = (
+                        store.insert_identity(
+                            tx, gallery_id, identity_id, checks.name(name, identity_id), {}
+                        ),
+                        1,
+                    )
+                if owner is None:
+                    raise NotFoundError(
+                        "identity_not_found",
+                        f"there is no identity {identity_id!r} in gallery {gallery_id!r}; create it first",
+                    )
+                if live.gallery.contract is None:
+                    store.set_gallery(
+                        tx, replace(live.gallery, contract=contract), dimension=vectors.shape[1]
+                    )
+                numbers = store.insert_faces(tx, gallery_id, owner, [(checks.new_id(), f) for f in faces])
+                stored = store.get_faces(tx, owner, numbers.tolist())
+                gallery = store.touch_gallery(tx, gallery_id, identities=new, faces=len(faces))
+                if gallery.template == "mean":
+                    removed, added = self._mean_moved(tx, owner)
+                else:
+                    removed, added = NO_KEYS, (numbers, vectors)
+            live.apply(gallery, removed, added)
+        return Enrolled(stored, tuple(duplicates), gallery.revision)
+
+    def list_faces(
+        self, gallery_id: str, identity_id: str, *, cursor: str | None = None, limit: int = 50
+    ) -> Page[StoredFace]:
+        """In the order of their enrollment."""
+        self._find(gallery_id)
+        with self._database.reading() as tx:
+            owner = store.get_identity(tx, gallery_id, identity_id)
+            return store.list_faces(tx, owner, cursor, checks.limit(limit))
+
+    def get_face(self, gallery_id: str, identity_id: str, face_id: str) -> StoredFace:
+        """NotFoundError `face_not_found_in_gallery`."""
+        self._find(gallery_id)
+        with self._database.reading() as tx:
+            return store.find_face(tx, store.get_identity(tx, gallery_id, identity_id), face_id)[1]
+
+    def delete_face(self, gallery_id: str, identity_id: str, face_id: str) -> DeleteReceipt:
+        """Remove one face; its identity stays."""
+        live = self._find(gallery_id)
+        with live.writer:
+            with self._writing(live) as tx:
+                owner = store.get_identity(tx, gallery_id, identity_id)
+                number, _ = store.find_face(tx, owner, face_id)
+                store.delete_face(tx, owner, number)
+                gallery = store.touch_gallery(tx, gallery_id, faces=-1)
+                if gallery.template == "mean":
+                    removed, added = self._mean_moved(tx, owner)
+                else:
+                    removed, added = np.array([number], np.int64), None
+            live.apply(gallery, removed, added)
+        return DeleteReceipt(0, 1, gallery.revision, self._maintenance.scrub())
+
+    # Decisions
+
+    def identify(
+        self,
+        gallery_id: str,
+        vectors: Vectors,
+        contract: str,
+        *,
+        k: int = 5,
+        threshold: float | None = None,
+        assign_unique: bool = False,
+    ) -> tuple[list[Decision], Gallery]:
+        """A decision for each probe (N, D), with up to k candidates, and the gallery that was searched.
+
+        threshold: a cosine in place of the gallery's policy. assign_unique: the probes are faces of one
+        photograph, in which no identity occurs twice.
+        """
+        live = self._find(gallery_id)
+        checks.top(k)
+        probes = checks.probes(vectors)
+        live.ready()
+        gallery = live.gallery
+        if gallery.contract is not None:
+            self._same_contract(gallery, contract)
+        limit = self._threshold(gallery, live.size(), threshold)
+        wanted = max(k, 2, len(probes) + 1 if assign_unique else 0)
+        with self._database.reading() as tx:
+            found = candidates(live, tx, probes, wanted) if len(probes) else []
+            margin = gallery.ambiguity_margin
+            decided: list[tuple[Decision, str | None]]
+            if assign_unique:
+                decided = decide_together(found, limit, margin, k=k)
+            else:
+                decided = [_named(decide(each, limit, margin, k=k)) for each in found]
+            people = store.get_identities(tx, gallery_id, [i for _, i in decided if i is not None])
+        return [d if i is None else replace(d, identity=people.get(i)) for d, i in decided], gallery
+
+    def verify(
+        self,
+        gallery_id: str,
+        identity_id: str,
+        vector: "np.ndarray[Any, np.dtype[np.float32]]",
+        contract: str,
+        *,
+        threshold: float | None = None,
+    ) -> Decision:
+        """Is this probe (D,) that person? Compared with all its faces, by the gallery's template.
+
+        An `fpir` policy here promises that at most its target of wrong claims to this identity pass.
+        """
+        live = self._find(gallery_id)
+        probe = checks.probes(np.asarray(vector)[None])[0]
+        gallery = live.gallery
+        if gallery.contract is not None:
+            self._same_contract(gallery, contract)
+        with self._database.reading() as tx:
+            owner = store.get_identity(tx, gallery_id, identity_id)
+            numbers, faces = store.vectors_of_identities(tx, [owner.number])
+            comparisons = 1 if gallery.template == "mean" else len(numbers)
+            limit = self._threshold(gallery, comparisons, threshold)
+            if not len(numbers):
+                return Decision("unknown", "empty_gallery", limit, (), Margins(None, None))
+            similarity = similarity_to(gallery.template, probe, faces)
+            nearest = int(numbers[np.argmax(faces @ probe)])
+            face_id = store.found_faces(tx, gallery_id, [nearest])[nearest].face_id
+        decision = decide([Candidate(identity_id, face_id, similarity)], limit, 0.0)
+        return replace(decision, identity=owner.identity) if decision.outcome == "match" else decision
+
+    # Idempotency
+
+    def recall(self, key: str, fingerprint: str) -> StoredAnswer | None:
+        """The answer that `remember` kept for this key. ConflictError `idempotency_conflict` where the key
+        came with another request (`fingerprint`, a digest of it)."""
+        with self._database.reading() as tx:
+            return answers.recall(tx, key, fingerprint)
+
+    def remember(self, key: str, fingerprint: str, status: int, body: bytes) -> None:
+        """Keep an answer for `answers.KEPT_FOR`; the first one for a key stays."""
+        with self._database.writing() as tx:
+            answers.remember(tx, key, fingerprint, status, body)
+
+    # Inside
+
+    def _make_live(self, gallery: Gallery) -> LiveGallery:
+        return LiveGallery(self._database, SnapshotFolder(self._snapshots, gallery.id), gallery)
+
+    def _find(self, gallery_id: str) -> LiveGallery:
+        live = self._live.get(gallery_id)
+        if live is None:
+            raise NotFoundError("gallery_not_found", f"there is no gallery {gallery_id!r}")
+        return live
+
+    @contextmanager
+    def _writing(self, live: LiveGallery) -> Iterator[Connection]:
+        """A write to a gallery. One that the database refused may have been carried out nevertheless, so the
+        index is compared with the database before its next use."""
+        live.ready()
+        if self._live.get(live.gallery.id) is not live:
+            raise NotFoundError("gallery_not_found", f"gallery {live.gallery.id!r} was just deleted")
+        try:
+            with self._database.writing() as tx:
+                yield tx
+        except StorageError:
+            live.stale = True
+            raise
+
+    def _threshold(self, gallery: Gallery, comparisons: int, fixed: float | None = None) -> Threshold:
+        if fixed is not None:
+            return Threshold(checks.cosine(fixed), "cosine")
+        calibration = self._calibrations.get(gallery.contract or "")
+        if gallery.contract is None and len(self._calibrations) == 1:
+            calibration = next(iter(self._calibrations.values()))
+        return gallery_threshold(gallery.policy, calibration, comparisons)
+
+    def _same_contract(self, gallery: Gallery, contract: str) -> None:
+        if gallery.contract is not None and contract != gallery.contract:
+            raise ContractMismatchError(
+                f"gallery {gallery.id!r} holds embeddings of contract {gallery.contract}, these are "
+                f"{contract}: serve the model that enrolled it, or enroll the photographs into a new gallery "
+                "with this model"
+            )
+
+    def _duplicates(self, live: LiveGallery, identity_id: str, vectors: Vectors) -> list[Duplicate]:
+        """At most one for each new face: the nearest that is too near. The caller holds the gallery's writer
+        lock."""
+        limit = self._threshold(live.gallery, live.size()).value
+        with self._database.reading() as tx:
+            near = candidates(live, tx, vectors, 2)
+        found = []
+        for row in near:
+            for c in row:
+                if c.similarity >= (NEAR_DUPLICATE if c.identity_id == identity_id else limit):
+                    found.append(Duplicate(c.identity_id, c.face_id, c.similarity))
+                    break
+        return found
+
+    def _entries_of(self, gallery: Gallery, owner: store.NumberedIdentity, faces: Keys) -> Keys:
+        return (
+            np.array([owner.template_key], np.int64) if gallery.template == "mean" and len(faces) else faces
+        )
+
+    def _mean_moved(
+        self, tx: Connection, before: store.NumberedIdentity
+    ) -> tuple[Keys, tuple[Keys, Vectors] | None]:
+        """The entry that an identity's mean had, and the one that it has after a change to its faces."""
+        after = store.get_identity(tx, before.identity.gallery_id, before.identity.id)
+        removed = np.array([before.template_key], np.int64) if before.identity.faces else NO_KEYS
+        if not after.identity.faces:
+            return removed, None
+        _, faces = store.vectors_of_identities(tx, [after.number])
+        return removed, (np.array([after.template_key], np.int64), template_of(faces)[None])
+
+
+def _named(decision: Decision) -> tuple[Decision, str | None]:
+    return decision, decision.candidates[0].identity_id if decision.outcome == "match" else None
