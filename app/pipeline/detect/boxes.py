@@ -28,14 +28,15 @@ def cells_to_boxes(rows: Indices, columns: Indices, scale: float) -> FloatArray:
 def regress(boxes: FloatArray, offsets: FloatArray, *, plus: float) -> FloatArray:
     """Move each side by its offset times the box's size; `plus` is added to the sizes (0 or 1 by stage)."""
     size = boxes[:, 2:] - boxes[:, :2] + np.float32(plus)
-    return boxes + offsets * np.concatenate([size, size], axis=1)
+    moved: FloatArray = boxes + offsets * np.concatenate([size, size], axis=1)
+    return moved
 
 
 def square(boxes: FloatArray) -> FloatArray:
-    """The square of the longer side around each box's centre."""
+    """The square of the longer side around each box's center."""
     size = boxes[:, 2:] - boxes[:, :2]
-    side = size.max(axis=1, keepdims=True)
-    corner = boxes[:, :2] + size * 0.5 - side * 0.5
+    side = size.max(axis=1, keepdims=True, initial=0)
+    corner = boxes[:, :2] + size * np.float32(0.5) - side * np.float32(0.5)
     return np.concatenate([corner, corner + side], axis=1)
 
 
@@ -55,43 +56,28 @@ def nms(
     """
     if len(boxes) == 0:
         return np.empty(0, np.int64)
+    if groups is not None:
+        span = np.float64(boxes.max()) - min(boxes.min(), 0) + 1
+        boxes = boxes + (groups * span)[:, None]
+    if overlap == "min":
+        return _nms_min(boxes, scores, threshold)
+    xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+    positive = scores - scores.min() + 1  # OpenCV drops scores that are not above its own limit
+    return np.asarray(cv2.dnn.NMSBoxes(xywh.tolist(), positive.tolist(), 0.0, threshold), np.int64).reshape(
+        -1
+    )
+
+
+def _nms_min(boxes: FloatArray, scores: FloatArray, threshold: float) -> Indices:
+    """The `min` rule, which OpenCV lacks: an (N, N) overlap matrix, then one greedy pass over its rows."""
     order = np.argsort(-scores, kind="stable")
-    plus = np.float32(overlap == "min")
-    sorted_boxes = boxes[order]
-    lower, upper = sorted_boxes[:, :2], sorted_boxes[:, 2:] + plus
-    areas = np.prod(upper - lower, axis=1)
-    sorted_groups = None if groups is None else groups[order]
-    kept: list[int] = []
-    alive = np.arange(len(order))
-    while alive.size:
-        best, rest = alive[0], alive[1:]
-        kept.append(int(best))
-        sides = np.minimum(upper[best], upper[rest]) - np.maximum(lower[best], lower[rest])
-        np.maximum(sides, 0, out=sides)
-        inter = sides[:, 0] * sides[:, 1]
-        if overlap == "min":
-            whole = np.minimum(areas[best], areas[rest])
-        else:
-            whole = areas[best] + areas[rest] - inter
-        keep = inter <= threshold * whole
-        if sorted_groups is not None:
-            keep |= sorted_groups[rest] != sorted_groups[best]
-        alive = rest[keep]
-    return order[kept]
-
-
-def crop_resize(image: NDArray[np.uint8], boxes: FloatArray, side: int) -> tuple[NDArray[np.uint8], Indices]:
-    """Cut the boxes out of `image` and resize each to side×side by area.
-
-    Boxes are truncated to whole pixels and clipped to the image; their left and top count from 1. Returns the
-    (M, 3, side, side) uint8 planes and the (M,) indices of the boxes that have an area inside the image.
-    """
-    height, width = image.shape[:2]
-    whole = boxes.astype(np.int64)
-    x1, y1 = np.maximum(whole[:, 0], 1) - 1, np.maximum(whole[:, 1], 1) - 1
-    x2, y2 = np.minimum(whole[:, 2], width), np.minimum(whole[:, 3], height)
-    inside = np.flatnonzero((x2 > x1) & (y2 > y1))
-    crops = np.empty((len(inside), side, side, 3), np.uint8)
-    for crop, i in zip(crops, inside, strict=True):
-        cv2.resize(image[y1[i] : y2[i], x1[i] : x2[i]], (side, side), dst=crop, interpolation=cv2.INTER_AREA)
-    return np.ascontiguousarray(crops.transpose(0, 3, 1, 2)), inside
+    lower, upper = boxes[order, :2], boxes[order, 2:] + 1
+    area = np.prod(upper - lower, axis=1)
+    sides = np.minimum(upper[:, None], upper) - np.maximum(lower[:, None], lower)
+    inter = np.prod(np.maximum(sides, 0), axis=2)
+    suppresses = inter > threshold * np.minimum(area[:, None], area)
+    gone = np.zeros(len(order), bool)
+    for i, row in enumerate(suppresses):
+        if not gone[i]:
+            gone[i + 1 :] |= row[i + 1 :]
+    return order[~gone]

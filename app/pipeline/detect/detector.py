@@ -1,131 +1,116 @@
-"""MTCNN (Zhang et al., 2016) as a cascade of our own on ONNX Runtime."""
+"""The detector that the rest of the service sees."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-import onnxruntime as ort
-from numpy.typing import NDArray
 
-from app.pipeline.detect.boxes import cells_to_boxes, crop_resize, nms, regress, square
+from app.pipeline.detect.boxes import CELL
+from app.pipeline.detect.cascade import Cascade, Detections
 from app.pipeline.detect.graphs import load_graphs
-from app.pipeline.types import Face, FloatArray, RGBImage
+from app.pipeline.detect.pyramid import Octave
+from app.pipeline.types import Face, RGBImage
+
+_CLOSE_UP_SIDE = 240
+_CLOSE_UP_BORDER = 0.5
+_CLOSE_UP_FACE = 0.4
 
 
 @dataclass(frozen=True, slots=True)
 class DetectorConfig:
     """Settings of the detector.
 
-    min_face: shortest side in pixels of a face worth finding; min_face_ratio: the same relative to the image's
-    shorter side. The larger of the two counts, unless the caller of `detect` names a size.
-    thresholds: face probabilities that the three stages ask for. factor: step of the image pyramid, in (0, 1).
-    threads: ONNX Runtime threads of one call. cache_dir: where the converted networks are kept (None: memory).
+    min_face, min_face_ratio: the smallest face worth finding, as pixels and as a part of the image's shorter
+    side; the larger of the two counts, unless the caller of `detect` names a size. thresholds: lowest face
+    probabilities of the three stages, each in (0, 1). factor: step of the image pyramid, in (0, 1).
+    close_ups: look again, with a border around the image, when no face was found. max_candidates: how many
+    proposals a stage hands on at most. threads: processor threads of one call; 1 is right where calls run
+    side by side. cache_dir: where the converted networks are kept (None: only in memory).
     """
 
     min_face: int = 20
     min_face_ratio: float = 1 / 25
     thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7)
     factor: float = 0.709
+    close_ups: bool = True
+    max_candidates: int = 2000
     threads: int = 1
     cache_dir: Path | None = None
-    max_candidates: int = 2000
+
+    def __post_init__(self) -> None:
+        if not all(0 < threshold < 1 for threshold in self.thresholds):
+            raise ValueError(f"thresholds must lie between 0 and 1, not {self.thresholds}")
+        if not 0 < self.factor < 1:
+            raise ValueError(f"factor must lie between 0 and 1, not {self.factor}")
+        if not 0 <= self.min_face_ratio <= 1:
+            raise ValueError(f"min_face_ratio must lie between 0 and 1, not {self.min_face_ratio}")
+        if min(self.min_face, self.max_candidates, self.threads) < 1:
+            raise ValueError("min_face, max_candidates and threads must be at least 1")
 
 
 class MtcnnDetector:
-    """Finds faces with MTCNN. Thread-safe: it holds nothing that a call changes."""
+    """Finds faces with MTCNN; satisfies `app.pipeline.ports.FaceDetector`.
+
+    Safe to call from several threads: a call changes nothing that another one sees.
+    """
 
     def __init__(self, config: DetectorConfig | None = None) -> None:
+        """Load the networks. Raises ModelError when the package that carries the weights is missing."""
         self.config = config or DetectorConfig()
-        graphs = load_graphs(self.config.cache_dir)
-        self._pnet, self._rnet, self._onet = (
-            _session(graphs[net], self.config.threads) for net in ("pnet", "rnet", "onet")
+        self._cascade = Cascade(
+            load_graphs(self.config.cache_dir),
+            thresholds=self.config.thresholds[:2],
+            factor=self.config.factor,
+            max_candidates=self.config.max_candidates,
+            threads=self.config.threads,
         )
 
     def detect(
         self, image: RGBImage, *, min_face: int | None = None, min_score: float | None = None
     ) -> list[Face]:
-        """Every face of an upright RGB image, largest first. See the port `FaceDetector`."""
-        height, width = image.shape[:2]
-        if min(height, width) < 12:
+        """Every face of an upright (H, W, 3) uint8 RGB image, largest first; an empty list if there is none.
+
+        min_face: shortest side in pixels of a face worth finding; below 12 counts as 12, the networks' own
+        limit. min_score: lowest score to report, in [0, 1]. None takes the configured default.
+        An image with a side under 12 pixels holds no face. Raises ValueError for any other kind of array.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(f"expected an (H, W, 3) uint8 RGB image, got {image.shape} {image.dtype}")
+        short = min(image.shape[:2])
+        if short < CELL:
             return []
         if min_face is None:
-            min_face = max(self.config.min_face, int(min(height, width) * self.config.min_face_ratio))
-        threshold = self.config.thresholds[2] if min_score is None else min_score
-        boxes, scores, landmarks = self._cascade(image, max(min_face, 12), threshold)
-        sizes = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+            min_face = max(self.config.min_face, round(short * self.config.min_face_ratio))
+        if min_score is None:
+            min_score = self.config.thresholds[2]
+        octave = Octave(np.ascontiguousarray(image))
+        found = self._cascade.run(octave, max(min_face, CELL), min_score)
+        if not len(found.boxes) and self.config.close_ups:
+            found = self._close_up(octave, min_score)
+        area = np.prod(found.boxes[:, 2:] - found.boxes[:, :2], axis=1)
         return [
-            Face(box_xyxy=boxes[i], score=float(scores[i]), landmarks=landmarks[i])
-            for i in np.argsort(-sizes, kind="stable")
+            Face(found.boxes[i], float(found.scores[i]), found.landmarks[i])
+            for i in np.argsort(-area, kind="stable")
         ]
 
-    def _cascade(
-        self, image: RGBImage, min_face: int, threshold: float
-    ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        boxes = self._propose(image, min_face)
-        boxes = self._refine(image, boxes)
-        return self._output(image, boxes, threshold)
+    def _close_up(self, octave: Octave, min_score: float) -> Detections:
+        """Look for faces that fill the frame: the networks want to see some of what is around a face.
 
-    def _propose(self, image: RGBImage, min_face: int) -> FloatArray:
-        height, width = image.shape[:2]
-        limit = _logit(self.config.thresholds[0])
-        scale = 12 / min_face
-        found: list[tuple[FloatArray, FloatArray, FloatArray, NDArray[np.int64]]] = []
-        while min(height, width) * scale >= 12:
-            size = (int(width * scale + 1), int(height * scale + 1))
-            level = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-            planes = np.ascontiguousarray(level.transpose(2, 0, 1))[None]
-            heads: FloatArray = self._pnet.run(None, {"pixels": planes})[0][0]
-            rows, columns = np.nonzero(heads[4] >= limit)
-            values = heads[:, rows, columns]
-            boxes = cells_to_boxes(rows, columns, scale)
-            keep = nms(boxes, values[4], 0.5)
-            found.append((boxes[keep], values[4][keep], values[:4].T[keep], keep))
-            scale *= self.config.factor
-        if not found:
-            return np.empty((0, 4), np.float32)
-        boxes = np.concatenate([f[0] for f in found])
-        scores = np.concatenate([f[1] for f in found])
-        offsets = np.concatenate([f[2] for f in found])
-        keep = nms(boxes, scores, 0.7)[: self.config.max_candidates]
-        return square(regress(boxes[keep], offsets[keep], plus=0))
-
-    def _refine(self, image: RGBImage, boxes: FloatArray) -> FloatArray:
-        crops, inside = crop_resize(image, boxes, 24)
-        if not len(inside):
-            return np.empty((0, 4), np.float32)
-        heads: FloatArray = self._rnet.run(None, {"pixels": crops})[0]
-        good = np.flatnonzero(heads[:, 4] > _logit(self.config.thresholds[1]))
-        boxes, heads = boxes[inside[good]], heads[good]
-        keep = nms(boxes, heads[:, 4], 0.7)
-        return square(regress(boxes[keep], heads[keep, :4], plus=1))
-
-    def _output(
-        self, image: RGBImage, boxes: FloatArray, threshold: float
-    ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        crops, inside = crop_resize(image, boxes, 48)
-        if not len(inside):
-            return np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty((0, 5, 2), np.float32)
-        heads: FloatArray = self._onet.run(None, {"pixels": crops})[0]
-        good = np.flatnonzero(heads[:, 14] > _logit(threshold))
-        boxes, heads = boxes[inside[good]], heads[good]
-        size = boxes[:, 2:] - boxes[:, :2] + 1
-        landmarks = heads[:, 4:14].reshape(-1, 2, 5).transpose(0, 2, 1)
-        landmarks = landmarks * size[:, None] + boxes[:, None, :2] - 1
-        boxes = regress(boxes, heads[:, :4], plus=1)
-        keep = nms(boxes, heads[:, 14], 0.7, overlap="min")
-        scores = 1 / (1 + np.exp(-heads[keep, 14]))
-        return boxes[keep], scores, np.ascontiguousarray(landmarks[keep])
-
-
-def _logit(probability: float) -> float:
-    return math.log(probability / (1 - probability))
-
-
-def _session(model: bytes, threads: int) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.enable_mem_pattern = False
-    options.log_severity_level = 3
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        A reduced copy is enough to find them, so this costs the same for every size of photograph.
+        """
+        height, width = octave.image.shape[:2]
+        shrink = min(1.0, _CLOSE_UP_SIDE / min(height, width))
+        size = max(1, round(width * shrink)), max(1, round(height * shrink))
+        source = octave.covering(size[0], size[1], 1).image
+        small = cv2.resize(source, size, interpolation=cv2.INTER_AREA)
+        border = round(min(size) * _CLOSE_UP_BORDER)
+        framed = cv2.copyMakeBorder(
+            small, border, border, border, border, cv2.BORDER_CONSTANT, value=(127,) * 3
+        )
+        min_face = max(CELL, min(size) * _CLOSE_UP_FACE)
+        found = self._cascade.run(Octave(np.asarray(framed, np.uint8)), min_face, min_score)
+        stretch = np.array([width / size[0], height / size[1]], np.float32)
+        return Detections(
+            (found.boxes - border) * np.tile(stretch, 2), found.scores, (found.landmarks - border) * stretch
+        )

@@ -6,7 +6,7 @@ import logging
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GRAPH_VERSION = 1
+GRAPH_VERSION = 2
 """Part of the cache key: raise it whenever the graphs below change."""
 
 _MEAN, _SCALE = 127.5, 128.0
@@ -84,8 +84,8 @@ def build_graph(net: Net, weights: NetWeights) -> "ModelProto":
 
     Input `pixels`: (N, 3, H, W) uint8 RGB planes; R-net takes 24×24, O-net 48×48, P-net any size ≥ 12.
     Output `heads`: P-net (N, 5, H', W') with H' = ⌈(H−2)/2⌉−4; R-net (N, 5); O-net (N, 15): box regression
-    (left, top, right, bottom), landmarks x1..x5 y1..y5 (O-net), face logit. The logit is the difference of the
-    published two, so softmax's face probability is its sigmoid.
+    (left, top, right, bottom), landmarks x1..x5 y1..y5 (O-net), face logit. The logit is the difference of
+    the published two, so softmax's face probability is its sigmoid.
 
     The normalization (x−127.5)/128 is folded into the first convolution, exact because no layer pads.
     """
@@ -99,18 +99,38 @@ def build_graph(net: Net, weights: NetWeights) -> "ModelProto":
         initializers.append(numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name))
         return name
 
-    def add(op: str, inputs: list[str], output: str, **attributes: object) -> str:
+    def add(op: str, inputs: list[str], output: str, **attributes: Any) -> str:
         nodes.append(helper.make_node(op, inputs, [output], **attributes))
         return output
 
+    def prelu(x: str, name: str, slope: Array) -> str:
+        """PReLU from nodes that stay in ONNX Runtime's blocked layout; its own kernel is the slowest part.
+
+        With slope a ≤ 1 it is x + relu((a−1)x); for any slope a·x + (1−a)·relu(x).
+        """
+        slope = slope.reshape(-1, 1, 1, 1)
+        if slope.max() <= 1:
+            tail = add("Relu", [channelwise(x, f"{name}_neg", slope - 1)], f"{name}_tail")
+            return add("Add", [x, tail], name)
+        positive = add("Relu", [x], f"{name}_pos")
+        parts = [channelwise(x, f"{name}_a", slope), channelwise(positive, f"{name}_b", 1 - slope)]
+        return add("Add", parts, name)
+
+    def channelwise(x: str, name: str, factor: Array) -> str:
+        return add("Conv", [x, constant(f"{name}_w", factor)], name, group=len(factor))
+
     x = add("Cast", ["pixels"], "cast", to=TensorProto.FLOAT)
     for i, layer in enumerate(weights.convs, start=1):
-        kernel, bias = layer.kernel, layer.bias
+        kernel, bias, slope = layer.kernel, layer.bias, layer.slope
         if i == 1:
             bias = bias - kernel.sum(axis=(1, 2, 3)) * np.float32(_MEAN / _SCALE)
             kernel = kernel / np.float32(_SCALE)
+        else:
+            kernel = _pad(kernel, axis=1)
+        if i < len(weights.convs):
+            kernel, bias, slope = _pad(kernel), _pad(bias), _pad(slope)
         x = add("Conv", [x, constant(f"w{i}", kernel), constant(f"b{i}", bias)], f"conv{i}")
-        x = add("PRelu", [x, constant(f"a{i}", layer.slope.reshape(-1, 1, 1))], f"prelu{i}")
+        x = prelu(x, f"prelu{i}", slope)
         if i <= len(_POOLS[net]):
             size = _POOLS[net][i - 1]
             x = add("MaxPool", [x], f"pool{i}", kernel_shape=[size] * 2, strides=[2, 2], ceil_mode=1)
@@ -142,6 +162,13 @@ def build_graph(net: Net, weights: NetWeights) -> "ModelProto":
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=8)
     onnx.checker.check_model(model)
     return model
+
+
+def _pad(array: Array, axis: int = 0) -> Array:
+    """Zeros up to a multiple of 8 channels, the block that ONNX Runtime's fast convolutions want."""
+    widths = [(0, 0)] * array.ndim
+    widths[axis] = (0, -array.shape[axis] % 8)
+    return np.pad(array, widths)
 
 
 def _merge_heads(weights: NetWeights) -> tuple[Array, Array]:

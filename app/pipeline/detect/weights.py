@@ -1,4 +1,4 @@
-"""The MTCNN weights that the `mtcnn` package carries, read without importing that package (it wants TensorFlow)."""
+"""The MTCNN weights that the package `mtcnn` carries, read without importing it (that wants TensorFlow)."""
 
 import hashlib
 from collections.abc import Iterator

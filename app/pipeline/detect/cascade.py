@@ -1,0 +1,143 @@
+"""The three stages of MTCNN (Zhang et al., 2016, doi:10.1109/LSP.2016.2603342) on ONNX Runtime.
+
+Rules and constants are those of facenet-pytorch; see `boxes` for the arithmetic.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime as ort
+
+from app.pipeline.detect.boxes import Indices, cells_to_boxes, nms, regress, square
+from app.pipeline.detect.pyramid import Octave, Planes, crops, level, pyramid_scales, tiles
+from app.pipeline.detect.weights import Net
+from app.pipeline.types import FloatArray
+
+_TILE_CELLS = 80
+_RNET_BATCH, _ONET_BATCH = 256, 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """boxes: (N, 4) float32 pixels. scores: (N,) float32 in [0, 1]. landmarks: (N, 5, 2) float32 pixels."""
+
+    boxes: FloatArray
+    scores: FloatArray
+    landmarks: FloatArray
+
+
+class Cascade:
+    """Proposals (P-net), their refinement (R-net), and the output with landmarks (O-net)."""
+
+    def __init__(
+        self,
+        graphs: dict[Net, bytes],
+        *,
+        thresholds: tuple[float, float],
+        factor: float,
+        max_candidates: int,
+        threads: int,
+    ) -> None:
+        self._limits = logit(thresholds[0]), logit(thresholds[1])
+        self._factor = factor
+        self._max_candidates = max_candidates
+        self._pnet, self._rnet, self._onet = (_session(graphs[n], threads) for n in ("pnet", "rnet", "onet"))
+
+    def run(self, image: Octave, min_face: float, min_score: float) -> Detections:
+        """All faces of at least `min_face` pixels whose score is at least `min_score`, best score first."""
+        return self.output(image, self.refine(image, self.propose(image, min_face)), min_score)
+
+    def propose(self, image: Octave, min_face: float) -> FloatArray:
+        """P-net over the image pyramid: (N, 4) square candidates, best first, at most `max_candidates`."""
+        height, width = image.image.shape[:2]
+        scales = pyramid_scales(height, width, min_face, self._factor)
+        if not scales:
+            return np.empty((0, 4), np.float32)
+        found = [self._scan(image, scale) for scale in scales]
+        boxes = np.concatenate([boxes for boxes, _ in found])
+        heads = np.concatenate([heads for _, heads in found])
+        levels = np.repeat(np.arange(len(found)), [len(boxes) for boxes, _ in found])
+        keep = nms(boxes, heads[:, 4], 0.5, groups=levels)
+        boxes, heads = boxes[keep], heads[keep]
+        keep = nms(boxes, heads[:, 4], 0.7)[: self._max_candidates]
+        return square(regress(boxes[keep], heads[keep, :4], plus=0))
+
+    def _scan(self, image: Octave, scale: float) -> tuple[FloatArray, FloatArray]:
+        """P-net on one level: (N, 4) boxes and (N, 5) heads of the windows above the threshold."""
+        pixels = level(image, scale)
+        rows, columns, values = [], [], []
+        for first_row, first_column, y, x in tiles(pixels.shape[0], pixels.shape[1], _TILE_CELLS):
+            tile = np.ascontiguousarray(pixels[y, x].transpose(2, 0, 1))[None]
+            heads = _infer(self._pnet, tile)[0]
+            row, column = np.nonzero(heads[4] >= self._limits[0])
+            rows.append(row + first_row)
+            columns.append(column + first_column)
+            values.append(heads[:, row, column].T)
+        best = _top(np.concatenate(values), self._max_candidates)
+        boxes = cells_to_boxes(np.concatenate(rows)[best], np.concatenate(columns)[best], scale)
+        return boxes, np.concatenate(values)[best]
+
+    def refine(self, image: Octave, boxes: FloatArray) -> FloatArray:
+        """R-net on every candidate: the (M, 4) square boxes that survive, best first."""
+        pixels, inside = crops(image, boxes, 24)
+        heads = _infer_batches(self._rnet, pixels, _RNET_BATCH)
+        good = np.flatnonzero(heads[:, 4] > self._limits[1])
+        boxes, heads = boxes[inside[good]], heads[good]
+        keep = nms(boxes, heads[:, 4], 0.7)
+        return square(regress(boxes[keep], heads[keep, :4], plus=1))
+
+    def output(self, image: Octave, boxes: FloatArray, min_score: float) -> Detections:
+        """O-net on every survivor: final boxes, scores and landmarks, best first."""
+        pixels, inside = crops(image, boxes, 48)
+        heads = _infer_batches(self._onet, pixels, _ONET_BATCH)
+        scores = sigmoid(heads[:, 14])
+        good = np.flatnonzero(scores >= min_score)
+        boxes, heads, scores = boxes[inside[good]], heads[good], scores[good]
+        size = boxes[:, 2:] - boxes[:, :2] + 1
+        landmarks = heads[:, 4:14].reshape(-1, 2, 5).transpose(0, 2, 1)
+        landmarks = landmarks * size[:, None] + boxes[:, None, :2] - 1
+        boxes = regress(boxes, heads[:, :4], plus=1)
+        keep = nms(boxes, heads[:, 14], 0.7, overlap="min")
+        return Detections(boxes[keep], scores[keep], np.ascontiguousarray(landmarks[keep]))
+
+
+def logit(probability: float) -> float:
+    """ln(p/(1−p)): the networks' threshold on their own scale, for p in (0, 1)."""
+    return math.log(probability / (1 - probability))
+
+
+def sigmoid(logits: FloatArray) -> FloatArray:
+    """1/(1+e^−x) without overflow."""
+    values: FloatArray = np.float32(0.5) * (1 + np.tanh(np.float32(0.5) * logits))
+    return values
+
+
+def _top(heads: FloatArray, count: int) -> Indices | slice:
+    """Which rows hold the `count` highest logits (in no order); all of them when there are no more."""
+    if len(heads) <= count:
+        return slice(None)
+    return np.argpartition(heads[:, 4], -count)[-count:]
+
+
+def _infer(session: ort.InferenceSession, pixels: Planes) -> FloatArray:
+    heads: FloatArray = session.run(None, {"pixels": pixels})[0]
+    return heads
+
+
+def _infer_batches(session: ort.InferenceSession, pixels: Planes, batch: int) -> FloatArray:
+    """One run for all crops; several only where a crowd would make the memory large."""
+    if len(pixels) == 0:
+        return np.empty((0, session.get_outputs()[0].shape[1]), np.float32)
+    runs = [_infer(session, pixels[i : i + batch]) for i in range(0, len(pixels), batch)]
+    return np.concatenate(runs) if len(runs) > 1 else runs[0]
+
+
+def _session(model: bytes, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Shapes differ from call to call: remembered allocation plans would only pile up.
+    options.enable_mem_pattern = False
+    options.log_severity_level = 3
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
