@@ -44,7 +44,7 @@ class QualityThresholds:
     too_small: Scale = Scale(worst=10, limit=32, ideal=80)
     blurred: Scale = Scale(worst=0.04, limit=0.12, ideal=0.3)
     extreme_pose: Scale = Scale(worst=80, limit=45, ideal=10)
-    low_contrast: Scale = Scale(worst=0.03, limit=0.15, ideal=0.4)
+    low_contrast: Scale = Scale(worst=0.03, limit=0.15, ideal=0.35)
     clipped: Scale = Scale(worst=0.4, limit=0.15, ideal=0.0)
 
 
