@@ -1,0 +1,182 @@
+"""The second step: who each part of a track is, and what every frame shows."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from app.gallery.types import Candidate, Decision
+from app.pipeline.types import FloatArray
+from app.video.spool import AnalyzedFrame
+from app.video.tracks import Part
+from app.video.types import Matcher, Shown, ShownFrame, Sighting, Verdict
+
+_BATCH: Final = 256
+MAX_GAP: Final = 0.6
+"""Seconds for which a track that the detector lost and found again is drawn through the gap."""
+UNSEEN: Final = Verdict(None, None, None, None, "not_embedded")
+
+
+def decide_parts(
+    parts: Mapping[int, Part], others: Mapping[int, set[int]], matcher: Matcher
+) -> dict[int, Verdict]:
+    """One verdict a part, from its pooled embedding; people seen together never get the same identity.
+
+    Of parts that want the same identity and were on screen together, the most similar gets it and the others
+    their next candidate that reaches the threshold, or none. others: part -> parts seen beside it.
+    """
+    verdicts = dict.fromkeys(parts, UNSEEN)
+    numbers = [number for number, part in parts.items() if part.pooled is not None]
+    decisions: dict[int, Decision] = {}
+    for start in range(0, len(numbers), _BATCH):
+        chunk = numbers[start : start + _BATCH]
+        vectors = np.stack([_pooled(parts[number]) for number in chunk])
+        decisions.update(zip(chunk, matcher.identify(vectors), strict=True))
+
+    taken: dict[int, str] = {}
+    wishes = sorted(
+        ((c.similarity, number, c) for number, d in decisions.items() for c in _acceptable(d)),
+        key=lambda wish: (-wish[0], wish[1]),
+    )
+    for _, number, candidate in wishes:
+        rivals = {taken.get(other) for other in others.get(number, ())}
+        if number not in taken and candidate.identity_id not in rivals:
+            taken[number] = candidate.identity_id
+            verdicts[number] = _verdict(parts[number], decisions[number], candidate, "above_threshold")
+    for number, decision in decisions.items():
+        if number not in taken:
+            best = decision.candidates[0] if decision.candidates else None
+            reason = "assigned_elsewhere" if decision.outcome == "match" else decision.reason
+            verdicts[number] = replace(_verdict(parts[number], decision, best, reason), identity=None)
+    return verdicts
+
+
+def _pooled(part: Part) -> FloatArray:
+    assert part.pooled is not None
+    return part.pooled
+
+
+def _acceptable(decision: Decision) -> Sequence[Candidate]:
+    if decision.outcome != "match":
+        return ()
+    return [c for c in decision.candidates if c.similarity >= decision.threshold.value]
+
+
+def _verdict(part: Part, decision: Decision, candidate: Candidate | None, reason: str) -> Verdict:
+    if candidate is None:
+        return Verdict(None, None, None, decision.threshold, reason)
+    mean = candidate.similarity * part.coherence
+    return Verdict(candidate.identity_id, candidate.similarity, mean, decision.threshold, reason)
+
+
+def show_tracks(
+    frames: Iterable[AnalyzedFrame], target: Mapping[int, int], verdicts: Mapping[int, Verdict]
+) -> Iterator[ShownFrame]:
+    """Frames with the verdicts of their tracks. target: part -> part after merging."""
+    labeled = (
+        (
+            frame,
+            None if frame.sightings is None else [_of_track(s, target, verdicts) for s in frame.sightings],
+        )
+        for frame in frames
+    )
+    return _filled(labeled, MAX_GAP)
+
+
+def show_faces(
+    frames: Iterable[AnalyzedFrame], target: Mapping[int, int], matcher: Matcher
+) -> Iterator[ShownFrame]:
+    """Frames with each face decided by itself: the cosine to the gallery, below the threshold an outlier."""
+
+    def labeled() -> Iterator[tuple[AnalyzedFrame, list[Shown] | None]]:
+        batch: list[AnalyzedFrame] = []
+        for frame in frames:
+            batch.append(frame)
+            if len(batch) >= _BATCH:
+                yield from _decided(batch, target, matcher)
+                batch = []
+        yield from _decided(batch, target, matcher)
+
+    return _filled(labeled(), 0.0)
+
+
+def _decided(
+    frames: Sequence[AnalyzedFrame], target: Mapping[int, int], matcher: Matcher
+) -> Iterator[tuple[AnalyzedFrame, list[Shown] | None]]:
+    vectors = [s.vector for f in frames for s in f.sightings or () if s.vector is not None]
+    decisions = iter(matcher.identify(np.stack(vectors)) if vectors else ())
+    for frame in frames:
+        if frame.sightings is None:
+            yield frame, None
+            continue
+        yield (
+            frame,
+            [
+                _of_face(
+                    sighting, target[sighting.part], next(decisions) if sighting.vector is not None else None
+                )
+                for sighting in frame.sightings
+            ],
+        )
+
+
+def _of_track(sighting: Sighting, target: Mapping[int, int], verdicts: Mapping[int, Verdict]) -> Shown:
+    part = target[sighting.part]
+    verdict = verdicts[part]
+    return Shown(sighting.box, sighting.chain, part, verdict.identity, verdict.similarity)
+
+
+def _of_face(sighting: Sighting, part: int, decision: Decision | None) -> Shown:
+    identity = similarity = None
+    if decision is not None:
+        similarity = decision.candidates[0].similarity if decision.candidates else None
+        if decision.outcome == "match":
+            identity = decision.candidates[0].identity_id
+    return Shown(sighting.box, sighting.chain, part, identity, similarity)
+
+
+def _filled(
+    frames: Iterable[tuple[AnalyzedFrame, list[Shown] | None]], max_gap: float
+) -> Iterator[ShownFrame]:
+    """Carry boxes over to frames between two sightings of the same face: those that were not analyzed, and,
+    for up to `max_gap` seconds, those in which the detector missed it. Frames after the last analyzed one show
+    what that one did. Holds few frames at a time."""
+    held: deque[ShownFrame] = deque()
+    last: dict[tuple[int, str | None], tuple[ShownFrame, Shown]] = {}
+    newest: ShownFrame | None = None
+    for frame, faces in frames:
+        now = ShownFrame(frame.index, frame.time, tuple(faces or ()))
+        if faces is not None:
+            for face in faces:
+                key = (face.part, face.identity)
+                if key in last:
+                    _carry(held, *last[key], now, face)
+                last[key] = (now, face)
+            newest = now
+            horizon = now.time - max_gap
+            last = {key: seen for key, seen in last.items() if seen[0] is now or seen[0].time >= horizon}
+            while held and held[0].time < horizon:
+                yield held.popleft()
+        held.append(now)
+    for rest in held:
+        if newest is not None and rest.index > newest.index:
+            yield replace(rest, faces=tuple(replace(face, interpolated=True) for face in newest.faces))
+        else:
+            yield rest
+
+
+def _carry(held: deque[ShownFrame], before: ShownFrame, start: Shown, after: ShownFrame, end: Shown) -> None:
+    """Put a face into the held frames strictly between two frames, its box moving evenly."""
+    span = max(after.time - before.time, 1e-9)
+    for position in range(len(held) - 1, -1, -1):
+        frame = held[position]
+        if frame.index <= before.index:
+            break
+        share = (frame.time - before.time) / span
+        left, top, right, bottom = (
+            round(a + share * (b - a), 1) for a, b in zip(start.box, end.box, strict=True)
+        )
+        face = replace(end, box=(left, top, right, bottom), interpolated=True)
+        held[position] = replace(frame, faces=(*frame.faces, face))

@@ -1,0 +1,137 @@
+"""A whole video: analyze, decide, write the results."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final
+
+from app.pipeline.pipeline import FacePipeline
+from app.video import outputs
+from app.video.analyze import Canceled, FrameAnalyzer, Report, analyze
+from app.video.colors import assign_colors
+from app.video.decide import decide_parts, show_faces, show_tracks
+from app.video.draw import Painter, write_timeline
+from app.video.reader import VideoInfo, VideoReader
+from app.video.render import render
+from app.video.segments import Segment, segments
+from app.video.spool import Spool
+from app.video.tracks import pairs_after
+from app.video.types import Matcher, Verdict, VideoOptions
+
+VIDEO: Final = "annotated.mp4"
+TRACKS: Final = "tracks.json"
+TABLE: Final = "tracks.csv"
+TIMELINE: Final = "timeline.png"
+CAPTIONS: Final = "captions.vtt"
+FRAMES: Final = "frames.jsonl"
+CROPS: Final = "crops"
+_WORK: Final = "analysis.part"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VideoResult:
+    """What was found. folder: holds the files named by this module's constants. frames: of the video.
+    seconds: how long each step took. truncated: the file broke off before its end."""
+
+    folder: Path
+    info: VideoInfo
+    frames: int
+    truncated: bool
+    segments: tuple[Segment, ...]
+    people: tuple[Mapping[str, Any], ...]
+    seconds: Mapping[str, float]
+
+
+def process_video(
+    source: Path,
+    folder: Path,
+    pipeline: FacePipeline,
+    matcher: Matcher,
+    options: VideoOptions | None = None,
+    *,
+    about: Mapping[str, Any] | None = None,
+    name: str | None = None,
+    report: Report | None = None,
+    canceled: Canceled | None = None,
+) -> VideoResult:
+    """Find out who is on screen when, and write the results into `folder`.
+
+    about: goes into `tracks.json` as it is (the gallery and its revision, say). name: of the video there
+    (default: the file's). Called again with the same arguments after it was interrupted, it goes on where
+    the first pass stopped. Memory does not grow with the video's length but for about a kilobyte a track.
+    Raises VideoError when the file cannot be used, CanceledError when `canceled` became true.
+    """
+    options = options or VideoOptions()
+    folder.mkdir(parents=True, exist_ok=True)
+    crops, work = folder / CROPS, folder / _WORK
+    crops.mkdir(exist_ok=True)
+    start = monotonic()
+    analyzer = FrameAnalyzer(pipeline, options)
+    header = {
+        "bytes": source.stat().st_size,
+        "contract": pipeline.embedder.contract,
+        **{key: value for key, value in asdict(options).items() if key not in ("annotate", "workers")},
+    }
+    with VideoReader(source) as reader, Spool(work, header) as spool:
+        count = analyze(reader, analyzer, spool, options, crops, report=report, canceled=canceled)
+        info, truncated = reader.info, reader.truncated
+        analyzed = monotonic()
+        verdicts = _decide(analyzer, spool, options, matcher, folder / FRAMES)
+    decided = monotonic()
+    found = segments(outputs.read_frames(folder / FRAMES), 1 / info.rate, verdicts)
+    identities = matcher.identities(sorted({s.identity for s in found if s.identity is not None}))
+    missing = {s.identity for s in found if s.identity is not None} - set(identities)
+    colors = assign_colors(identities.values()) | dict.fromkeys(missing, "#607d8b")
+    duration = max([info.duration or 0.0, *(s.end for s in found)])
+    people = outputs.people(found, identities, colors)
+    rows = list(outputs.rows(found, identities, crops))
+    outputs.write_csv(folder / TABLE, rows)
+    outputs.write_vtt(folder / CAPTIONS, rows)
+    write_timeline(folder / TIMELINE, found, duration, identities, colors)
+    if options.annotate:
+        names = {identity.id: identity.name for identity in identities.values()}
+        shown = outputs.read_frames(folder / FRAMES)
+        render(source, folder / VIDEO, shown, Painter(names, colors), report=report, canceled=canceled)
+    finished = monotonic()
+    seconds = {
+        "analyze": round(analyzed - start, 3),
+        "decide": round(decided - analyzed, 3),
+        "render": round(finished - decided, 3),
+    }
+    outputs.write_json(
+        folder / TRACKS,
+        {
+            "video": {
+                "name": name or source.name,
+                "width": info.width,
+                "height": info.height,
+                "duration": round(duration, 3),
+                "frames": count,
+                "frames_per_second": round(info.rate, 3),
+                "truncated": truncated,
+            },
+            "model": {"name": pipeline.embedder.name, "contract": pipeline.embedder.contract},
+            **(about or {}),
+            "mode": options.mode,
+            "every_n": options.step(info.rate),
+            "seconds": seconds,
+            "people": people,
+            "tracks": rows,
+        },
+    )
+    work.unlink()
+    return VideoResult(folder, info, count, truncated, tuple(found), tuple(people), seconds)
+
+
+def _decide(
+    analyzer: FrameAnalyzer, spool: Spool, options: VideoOptions, matcher: Matcher, target: Path
+) -> dict[int, Verdict] | None:
+    """Write the frames with their names to `target`; the verdicts of the parts in `tracks` mode."""
+    parts, merged = analyzer.book.merged()
+    if options.mode == "per_frame":
+        outputs.write_frames(target, show_faces(spool.frames(), merged, matcher))
+        return None
+    verdicts = decide_parts(parts, pairs_after(analyzer.book.together, merged), matcher)
+    outputs.write_frames(target, show_tracks(spool.frames(), merged, verdicts))
+    return verdicts

@@ -1,0 +1,225 @@
+"""Evidence along tracks: stretches that look like one person, and the pooled embedding of each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from app.pipeline.types import FloatArray, RGBImage
+from app.video.tracker import LIFESPAN
+from app.video.types import Box, Sighting
+
+TURN: Final = 0.35
+"""Cosine to a part's pooled embedding below which a face starts, or belongs to, another part."""
+REJOIN: Final = 0.6
+"""Cosine from which a face on a new track goes on with a part that was lost from sight a moment ago."""
+_FIRST: Final = 3
+"""Faces embedded at the start of a part, before the schedule thins them out."""
+_INTERVAL: Final = 0.4
+"""Seconds after which a face of a track is embedded again."""
+_SAME_LOOK: Final = 0.6
+"""Correlation of two thumbnails of a face, one after the other, below which it is embedded to check."""
+_FLEETING: Final = 2
+"""Embedded faces up to which a part is taken for a disturbance of the part before it."""
+
+
+@dataclass(slots=True, eq=False)
+class Part:
+    """A stretch of a geometric track that looks like one person.
+
+    total: (D,) float64 quality-weighted sum of the embeddings. weight: the sum of their weights. start, end:
+    seconds. best_*: of its best face.
+    """
+
+    number: int
+    chain: int
+    start: float
+    end: float
+    total: NDArray[np.float64] | None = None
+    weight: float = 0.0
+    embedded: int = 0
+    sightings: int = 0
+    best_quality: float = -1.0
+    best_time: float = 0.0
+    best_box: Box | None = None
+
+    @property
+    def pooled(self) -> FloatArray | None:
+        """(D,) float32 of L2 norm 1: the direction of the weighted sum. None before the first embedding."""
+        if self.total is None:
+            return None
+        return np.asarray(self.total / max(float(np.linalg.norm(self.total)), 1e-12), dtype=np.float32)
+
+    @property
+    def coherence(self) -> float:
+        """Length of the weighted mean embedding, in [0, 1]: 1 when all faces look the same.
+
+        The pooled cosine to any vector times this is the weighted mean of the single faces' cosines to it.
+        """
+        return 0.0 if self.total is None else float(np.linalg.norm(self.total)) / self.weight
+
+    def add(self, time: float, sighting: Sighting) -> None:
+        """Count a sighting in."""
+        self.end = time
+        self.sightings += 1
+        if sighting.quality > self.best_quality:
+            self.best_quality, self.best_time, self.best_box = sighting.quality, time, sighting.box
+        if sighting.vector is not None:
+            weight = max(sighting.quality, 0.05)
+            vector = sighting.vector.astype(np.float64) * weight
+            self.total = vector if self.total is None else self.total + vector
+            self.weight += weight
+            self.embedded += 1
+
+
+@dataclass(slots=True, eq=False)
+class _Chain:
+    parts: list[Part] = field(default_factory=list)
+    current: Part | None = None
+    seen: float = 0.0
+    embedded_at: float = -np.inf
+    suspect: bool = False
+    look: FloatArray | None = None
+
+
+class TrackBook:
+    """Collects sightings into parts. Fed with the same sightings again, it gives the same parts."""
+
+    def __init__(self) -> None:
+        self.parts: dict[int, Part] = {}
+        self.together: set[tuple[int, int]] = set()
+        """Pairs of parts (smaller number first) seen in the same frame: they are different people."""
+        self._chains: dict[int, _Chain] = {}
+
+    def due(self, time: float, chains: Sequence[int], crops: RGBImage) -> NDArray[np.bool_]:
+        """Which faces of a frame should be embedded: new ones, those that changed, and each now and then.
+
+        chains: N track numbers. crops: (N, H, W, 3) uint8 aligned faces. Returns (N,) bool.
+        """
+        due = np.zeros(len(chains), dtype=np.bool_)
+        for i, (number, crop) in enumerate(zip(chains, crops, strict=True)):
+            chain = self._chains.setdefault(number, _Chain())
+            look = _look(crop)
+            due[i] = (
+                chain.current is None
+                or chain.suspect
+                or chain.current.embedded < _FIRST
+                or time - chain.embedded_at >= _INTERVAL
+                or chain.look is None
+                or float(look @ chain.look) < _SAME_LOOK
+            )
+            chain.look = look
+        return due
+
+    def add(self, time: float, sightings: Sequence[Sighting]) -> list[int]:
+        """Count a frame's sightings in; their `part` is ignored. Returns the number of each one's part."""
+        numbers: list[int] = []
+        here = [self._chains.setdefault(sighting.chain, _Chain()) for sighting in sightings]
+        taken = {chain.current.number for chain in here if chain.current is not None}
+        for chain, sighting in zip(here, sightings, strict=True):
+            part = self._part(chain, time, sighting, taken)
+            if part.number in numbers:  # its track was lost, went on as another, and came back
+                part = self._new(chain, time, sighting)
+            part.add(time, sighting)
+            chain.current, chain.seen = part, time
+            if sighting.vector is not None:
+                chain.embedded_at = time
+            numbers.append(part.number)
+        ordered = sorted(numbers)
+        self.together.update((a, b) for i, a in enumerate(ordered) for b in ordered[i + 1 :])
+        gone = [n for n, c in self._chains.items() if c.current and time - c.seen > 2 * LIFESPAN]
+        for number in gone:
+            del self._chains[number]
+        return numbers
+
+    def _part(self, chain: _Chain, time: float, sighting: Sighting, taken: set[int]) -> Part:
+        current = chain.current
+        if current is None:
+            lost = self._lost(sighting, taken)
+            if lost is None:
+                return self._new(chain, time, sighting)
+            taken.add(lost.number)
+            chain.parts.append(lost)
+            return lost
+        if sighting.vector is None or current.total is None:
+            return current
+        similarities = [
+            (float(part.pooled @ sighting.vector), part) for part in chain.parts if part.pooled is not None
+        ]
+        here = next(s for s, part in similarities if part is current)
+        if here >= TURN:
+            chain.suspect = False
+            return current
+        chain.suspect = True
+        best, part = max(similarities, key=lambda pair: pair[0])
+        return part if best >= TURN else self._new(chain, time, sighting)
+
+    def _lost(self, sighting: Sighting, taken: set[int]) -> Part | None:
+        """The part, recently seen but not in this frame, that a face on a new track goes on with."""
+        if sighting.vector is None:
+            return None
+        found = [
+            (float(chain.current.pooled @ sighting.vector), chain.current)
+            for chain in self._chains.values()
+            if chain.current is not None
+            and chain.current.number not in taken
+            and chain.current.pooled is not None
+        ]
+        best = max(found, key=lambda pair: pair[0], default=None)
+        return best[1] if best is not None and best[0] >= REJOIN else None
+
+    def _new(self, chain: _Chain, time: float, sighting: Sighting) -> Part:
+        part = Part(len(self.parts) + 1, sighting.chain, time, time)
+        self.parts[part.number] = part
+        chain.parts.append(part)
+        return part
+
+    def merged(self) -> tuple[dict[int, Part], dict[int, int]]:
+        """The parts after fleeting ones (a blink, a blur) went to their neighbor, and part -> part after it.
+
+        The parts are copies; the book can go on.
+        """
+        target = {number: number for number in self.parts}
+        chains: dict[int, list[Part]] = {}
+        for part in self.parts.values():
+            chains.setdefault(part.chain, []).append(part)
+        for parts in chains.values():
+            lasting = [p for p in parts if p.embedded > _FLEETING]
+            for part in parts:
+                if lasting and part.embedded <= _FLEETING:
+                    nearest = min(lasting, key=lambda p: _gap(p, part))
+                    target[part.number] = nearest.number
+        kept = {n: replace(p) for n, p in self.parts.items() if target[n] == n}
+        for number, part in self.parts.items():
+            if target[number] != number:
+                # A disturbance is no evidence: its frames count, its embeddings don't.
+                host = kept[target[number]]
+                host.start, host.end = min(host.start, part.start), max(host.end, part.end)
+                host.sightings += part.sightings
+        return kept, target
+
+
+def pairs_after(together: set[tuple[int, int]], target: Mapping[int, int]) -> dict[int, set[int]]:
+    """Who was seen beside whom once parts were merged: part -> the parts that are other people."""
+    others: dict[int, set[int]] = {}
+    for a, b in together:
+        x, y = target[a], target[b]
+        if x != y:
+            others.setdefault(x, set()).add(y)
+            others.setdefault(y, set()).add(x)
+    return others
+
+
+def _gap(a: Part, b: Part) -> float:
+    return max(a.start - b.end, b.start - a.end, 0.0)
+
+
+def _look(crop: RGBImage) -> FloatArray:
+    """A face as (256,) float32 of mean 0 and norm 1, whose inner product is the correlation of two looks."""
+    gray = cv2.resize(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), (16, 16), interpolation=cv2.INTER_AREA)
+    look = gray.astype(np.float32).ravel()
+    look -= look.mean()
+    return np.asarray(look / max(float(np.linalg.norm(look)), 1e-6), dtype=np.float32)
