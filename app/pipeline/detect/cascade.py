@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 
 from app.pipeline.detect.boxes import Indices, cells_to_boxes, nms, regress, square
-from app.pipeline.detect.pyramid import Octave, Planes, crops, level, pyramid_scales, tiles
+from app.pipeline.detect.pyramid import AreaSampler, level_tiles, pyramid_scales
 from app.pipeline.detect.weights import Net
 from app.pipeline.types import FloatArray
 
@@ -44,14 +44,13 @@ class Cascade:
         self._max_candidates = max_candidates
         self._pnet, self._rnet, self._onet = (_session(graphs[n], threads) for n in ("pnet", "rnet", "onet"))
 
-    def run(self, image: Octave, min_face: float, min_score: float) -> Detections:
+    def run(self, image: AreaSampler, min_face: float, min_score: float) -> Detections:
         """All faces of at least `min_face` pixels whose score is at least `min_score`, best score first."""
         return self.output(image, self.refine(image, self.propose(image, min_face)), min_score)
 
-    def propose(self, image: Octave, min_face: float) -> FloatArray:
+    def propose(self, image: AreaSampler, min_face: float) -> FloatArray:
         """P-net over the image pyramid: (N, 4) square candidates, best first, at most `max_candidates`."""
-        height, width = image.image.shape[:2]
-        scales = pyramid_scales(height, width, min_face, self._factor)
+        scales = pyramid_scales(image.height, image.width, min_face, self._factor)
         if not scales:
             return np.empty((0, 4), np.float32)
         found = [self._scan(image, scale) for scale in scales]
@@ -63,13 +62,11 @@ class Cascade:
         keep = nms(boxes, heads[:, 4], 0.7)[: self._max_candidates]
         return square(regress(boxes[keep], heads[keep, :4], plus=0))
 
-    def _scan(self, image: Octave, scale: float) -> tuple[FloatArray, FloatArray]:
+    def _scan(self, image: AreaSampler, scale: float) -> tuple[FloatArray, FloatArray]:
         """P-net on one level: (N, 4) boxes and (N, 5) heads of the windows above the threshold."""
-        pixels = level(image, scale)
         rows, columns, values = [], [], []
-        for first_row, first_column, y, x in tiles(pixels.shape[0], pixels.shape[1], _TILE_CELLS):
-            tile = np.ascontiguousarray(pixels[y, x].transpose(2, 0, 1))[None]
-            heads = _infer(self._pnet, tile)[0]
+        for first_row, first_column, tile in level_tiles(image, scale, _TILE_CELLS):
+            heads = _infer(self._pnet, tile[None])[0]
             row, column = np.nonzero(heads[4] >= self._limits[0])
             rows.append(row + first_row)
             columns.append(column + first_column)
@@ -78,18 +75,18 @@ class Cascade:
         boxes = cells_to_boxes(np.concatenate(rows)[best], np.concatenate(columns)[best], scale)
         return boxes, np.concatenate(values)[best]
 
-    def refine(self, image: Octave, boxes: FloatArray) -> FloatArray:
+    def refine(self, image: AreaSampler, boxes: FloatArray) -> FloatArray:
         """R-net on every candidate: the (M, 4) square boxes that survive, best first."""
-        pixels, inside = crops(image, boxes, 24)
+        pixels, inside = image.crops(boxes, 24)
         heads = _infer_batches(self._rnet, pixels, _RNET_BATCH)
         good = np.flatnonzero(heads[:, 4] > self._limits[1])
         boxes, heads = boxes[inside[good]], heads[good]
         keep = nms(boxes, heads[:, 4], 0.7)
         return square(regress(boxes[keep], heads[keep, :4], plus=1))
 
-    def output(self, image: Octave, boxes: FloatArray, min_score: float) -> Detections:
+    def output(self, image: AreaSampler, boxes: FloatArray, min_score: float) -> Detections:
         """O-net on every survivor: final boxes, scores and landmarks, best first."""
-        pixels, inside = crops(image, boxes, 48)
+        pixels, inside = image.crops(boxes, 48)
         heads = _infer_batches(self._onet, pixels, _ONET_BATCH)
         scores = sigmoid(heads[:, 14])
         good = np.flatnonzero(scores >= min_score)
@@ -120,12 +117,12 @@ def _top(heads: FloatArray, count: int) -> Indices | slice:
     return np.argpartition(heads[:, 4], -count)[-count:]
 
 
-def _infer(session: ort.InferenceSession, pixels: Planes) -> FloatArray:
+def _infer(session: ort.InferenceSession, pixels: FloatArray) -> FloatArray:
     heads: FloatArray = session.run(None, {"pixels": pixels})[0]
     return heads
 
 
-def _infer_batches(session: ort.InferenceSession, pixels: Planes, batch: int) -> FloatArray:
+def _infer_batches(session: ort.InferenceSession, pixels: FloatArray, batch: int) -> FloatArray:
     """One run for all crops; several only where a crowd would make the memory large."""
     if len(pixels) == 0:
         return np.empty((0, session.get_outputs()[0].shape[1]), np.float32)

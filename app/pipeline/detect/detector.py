@@ -9,8 +9,11 @@ import numpy as np
 from app.pipeline.detect.boxes import CELL
 from app.pipeline.detect.cascade import Cascade, Detections
 from app.pipeline.detect.graphs import load_graphs
-from app.pipeline.detect.pyramid import Octave
+from app.pipeline.detect.pyramid import AreaSampler
 from app.pipeline.types import Face, RGBImage
+
+_FINEST_FACE = 48
+"""Faces that are all larger than twice this are sought in a reduced image: O-net sees 48 pixels anyway."""
 
 _CLOSE_UP_SIDE = 240
 _CLOSE_UP_BORDER = 0.5
@@ -84,33 +87,43 @@ class MtcnnDetector:
             min_face = max(self.config.min_face, round(short * self.config.min_face_ratio))
         if min_score is None:
             min_score = self.config.thresholds[2]
-        octave = Octave(np.ascontiguousarray(image))
-        found = self._cascade.run(octave, max(min_face, CELL), min_score)
+        image = np.ascontiguousarray(image)
+        shrink = max(1, int(min_face / _FINEST_FACE))
+        found = self._cascade_at(image, shrink, max(min_face, CELL), min_score)
         if not len(found.boxes) and self.config.close_ups:
-            found = self._close_up(octave, min_score)
+            found = self._close_up(image, min_score)
         area = np.prod(found.boxes[:, 2:] - found.boxes[:, :2], axis=1)
         return [
             Face(found.boxes[i], float(found.scores[i]), found.landmarks[i])
             for i in np.argsort(-area, kind="stable")
         ]
 
-    def _close_up(self, octave: Octave, min_score: float) -> Detections:
+    def _cascade_at(self, image: RGBImage, shrink: int, min_face: float, min_score: float) -> Detections:
+        """The cascade on an image reduced by a whole number, in pixels of the image itself."""
+        if shrink == 1:
+            return self._cascade.run(AreaSampler(image), min_face, min_score)
+        height, width = (side // shrink for side in image.shape[:2])
+        whole = image[: height * shrink, : width * shrink]
+        small = np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+        found = self._cascade.run(AreaSampler(small), min_face / shrink, min_score)
+        return _moved(found, shrink, (shrink - 1) / 2)
+
+    def _close_up(self, image: RGBImage, min_score: float) -> Detections:
         """Look for faces that fill the frame: the networks want to see some of what is around a face.
 
         A reduced copy is enough to find them, so this costs the same for every size of photograph.
         """
-        height, width = octave.image.shape[:2]
-        shrink = min(1.0, _CLOSE_UP_SIDE / min(height, width))
-        size = max(1, round(width * shrink)), max(1, round(height * shrink))
-        source = octave.covering(size[0], size[1], 1).image
-        small = cv2.resize(source, size, interpolation=cv2.INTER_AREA)
-        border = round(min(size) * _CLOSE_UP_BORDER)
+        short = min(image.shape[:2])
+        border = round(short * _CLOSE_UP_BORDER)
+        shrink = max(1, short // _CLOSE_UP_SIDE)
         framed = cv2.copyMakeBorder(
-            small, border, border, border, border, cv2.BORDER_CONSTANT, value=(127,) * 3
+            image, border, border, border, border, cv2.BORDER_CONSTANT, value=(127,) * 3
         )
-        min_face = max(CELL, min(size) * _CLOSE_UP_FACE)
-        found = self._cascade.run(Octave(np.asarray(framed, np.uint8)), min_face, min_score)
-        stretch = np.array([width / size[0], height / size[1]], np.float32)
-        return Detections(
-            (found.boxes - border) * np.tile(stretch, 2), found.scores, (found.landmarks - border) * stretch
-        )
+        min_face = max(CELL, short * _CLOSE_UP_FACE)
+        found = self._cascade_at(np.asarray(framed, np.uint8), shrink, min_face, min_score)
+        return _moved(found, 1, -border)
+
+
+def _moved(found: Detections, stretch: float, shift: float) -> Detections:
+    factor, offset = np.float32(stretch), np.float32(shift)
+    return Detections(found.boxes * factor + offset, found.scores, found.landmarks * factor + offset)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GRAPH_VERSION = 2
+GRAPH_VERSION = 3
 """Part of the cache key: raise it whenever the graphs below change."""
 
 _MEAN, _SCALE = 127.5, 128.0
@@ -82,7 +82,8 @@ def _sha256(content: bytes) -> str:
 def build_graph(net: Net, weights: NetWeights) -> "ModelProto":
     """One network of the cascade as an ONNX model.
 
-    Input `pixels`: (N, 3, H, W) uint8 RGB planes; R-net takes 24×24, O-net 48×48, P-net any size ≥ 12.
+    Input `pixels`: (N, 3, H, W) float32 RGB planes, 0 to 255; R-net takes 24×24, O-net 48×48, P-net any size
+    of at least 12.
     Output `heads`: P-net (N, 5, H', W') with H' = ⌈(H−2)/2⌉−4; R-net (N, 5); O-net (N, 15): box regression
     (left, top, right, bottom), landmarks x1..x5 y1..y5 (O-net), face logit. The logit is the difference of
     the published two, so softmax's face probability is its sigmoid.
@@ -119,7 +120,7 @@ def build_graph(net: Net, weights: NetWeights) -> "ModelProto":
     def channelwise(x: str, name: str, factor: Array) -> str:
         return add("Conv", [x, constant(f"{name}_w", factor)], name, group=len(factor))
 
-    x = add("Cast", ["pixels"], "cast", to=TensorProto.FLOAT)
+    x = "pixels"
     for i, layer in enumerate(weights.convs, start=1):
         kernel, bias, slope = layer.kernel, layer.bias, layer.slope
         if i == 1:
@@ -155,7 +156,7 @@ def build_graph(net: Net, weights: NetWeights) -> "ModelProto":
     graph = helper.make_graph(
         nodes,
         net,
-        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", 3, *size_in])],
+        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["N", 3, *size_in])],
         [helper.make_tensor_value_info("heads", TensorProto.FLOAT, output_shape)],
         initializers,
     )

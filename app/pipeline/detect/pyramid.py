@@ -1,7 +1,12 @@
-"""The image at the sizes that the networks want: pyramid levels for P-net, crops for R-net and O-net."""
+"""The image at the sizes that the networks want: pyramid levels for P-net, crops for R-net and O-net.
+
+Both are area resizes as the reference does them (`interpolate(mode="area")`, adaptive average pooling):
+output pixel i of n is the plain mean of the input pixels ⌊i·m/n⌋ to ⌈(i+1)·m/n⌉−1. From a table of sums (Crow,
+1984, doi:10.1145/800031.808600) each such mean takes four look-ups, whatever its size.
+"""
 
 from collections.abc import Iterator
-from functools import cached_property
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -10,38 +15,102 @@ from numpy.typing import NDArray
 from app.pipeline.detect.boxes import CELL, STRIDE, Indices
 from app.pipeline.types import FloatArray, RGBImage
 
-Planes = NDArray[np.uint8]
-
-_OVERSAMPLE = 2
-"""A pyramid level is made from a halved image at least this many times as large: area resizing twice then
-differs from once by less than the rounding to 8 bits, at a fraction of the cost."""
-
-_CROP_OVERSAMPLE = 8
-"""The same for crops, larger because the cut falls on whole pixels of the halved image."""
+_TABLE_LIMIT = 4_000_000
+"""Pixels that one table of sums may cover: 12 bytes each. Larger images get tables of their parts."""
 
 
-class Octave:
-    """An image, and lazily its half, its quarter, … each half as large on both axes (area resized)."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Bins:
+    """Which input pixels, start (included) to stop (excluded), each output pixel of one axis averages."""
 
-    def __init__(self, image: RGBImage, shrink: tuple[float, float] = (1.0, 1.0)) -> None:
+    start: Indices
+    stop: Indices
+
+    @classmethod
+    def of(cls, length: int, count: int) -> "Bins":
+        """`count` bins over an axis of `length` pixels; they overlap where that does not divide evenly."""
+        i = np.arange(count)
+        return cls(i * length // count, -(-(i + 1) * length // count))
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def __getitem__(self, part: slice) -> "Bins":
+        return Bins(self.start[part], self.stop[part])
+
+    @property
+    def span(self) -> slice:
+        return slice(int(self.start[0]), int(self.stop[-1]))
+
+
+class AreaSampler:
+    """Area-resized views of one (H, W, 3) uint8 image, as float32 planes with values 0 to 255."""
+
+    def __init__(self, image: RGBImage) -> None:
         self.image = image
-        self.shrink = shrink
-        """(x, y) factor from pixels of the original to pixels of this octave."""
+        self.height, self.width = image.shape[:2]
+        self._table = _table_of_sums(image) if self.height * self.width <= _TABLE_LIMIT else None
 
-    @cached_property
-    def half(self) -> "Octave":
-        height, width = self.image.shape[:2]
-        size = ((width + 1) // 2, (height + 1) // 2)
-        image = np.asarray(cv2.resize(self.image, size, interpolation=cv2.INTER_AREA), np.uint8)
-        return Octave(image, (self.shrink[0] * size[0] / width, self.shrink[1] * size[1] / height))
+    def window(self, rows: Bins, columns: Bins) -> FloatArray:
+        """(3, len(rows), len(columns)) means over the bins."""
+        y, x = rows.span, columns.span
+        table, top, left = self._table, 0, 0
+        if table is None:
+            if (y.stop - y.start) * (x.stop - x.start) > _TABLE_LIMIT and len(rows) > 1:
+                middle = len(rows) // 2
+                halves = self.window(rows[:middle], columns), self.window(rows[middle:], columns)
+                return np.concatenate(halves, axis=1)
+            table, top, left = _table_of_sums(self.image[y, x]), y.start, x.start
+        bands = table.take(rows.stop - top, axis=1) - table.take(rows.start - top, axis=1)
+        sums = bands.take(columns.stop - left, axis=2) - bands.take(columns.start - left, axis=2)
+        return _means(sums, np.multiply.outer(rows.stop - rows.start, columns.stop - columns.start))
 
-    def covering(self, width: float, height: float, oversample: float) -> "Octave":
-        """The smallest octave that is at least `oversample` times width×height pixels of this one."""
-        octave, have = self, self.image.shape
-        while have[0] >= 2 * oversample * height and have[1] >= 2 * oversample * width:
-            octave = octave.half
-            have = octave.image.shape
-        return octave
+    def crops(self, boxes: FloatArray, side: int) -> tuple[FloatArray, Indices]:
+        """Cut (N, 4) boxes out of the image, each resized to side×side.
+
+        Boxes are truncated to whole pixels and clipped to the image; left and top count from 1. Returns the
+        (M, 3, side, side) planes and the (M,) indices of the boxes that have an area inside the image.
+        """
+        whole = boxes.astype(np.int64)
+        start = np.maximum(whole[:, :2], 1) - 1
+        stop = np.minimum(whole[:, 2:], (self.width, self.height))
+        inside = np.flatnonzero((stop > start).all(axis=1))
+        start, size = start[inside], (stop - start)[inside]
+        i = np.arange(side)
+        first = start[:, :, None] + i * size[:, :, None] // side  # (M, 2, side), x then y
+        last = start[:, :, None] - (-(i + 1) * size[:, :, None] // side)
+        planes = np.empty((len(inside), 3, side, side), np.float32)
+        if self._table is None:
+            for plane, (x1, y1), (x2, y2) in zip(planes, first, last, strict=True):
+                plane[:] = self.window(Bins(y1, y2), Bins(x1, x2))
+            return planes, inside
+        x1, x2 = first[:, 0, None, :], last[:, 0, None, :]
+        y1, y2 = first[:, 1, :, None], last[:, 1, :, None]
+        stride = self.width + 1
+        corners = [(y * stride + x) for y, x in ((y2, x2), (y1, x2), (y2, x1), (y1, x1))]
+        counts = (y2 - y1) * (x2 - x1)
+        for channel, sums in enumerate(self._table.reshape(3, -1)):
+            # "clip" spares NumPy a second pass for bounds; the corners are inside by construction.
+            a, b, c, d = (sums.take(corner, mode="clip") for corner in corners)
+            planes[:, channel] = _means(a - b - c + d, counts)
+        return planes, inside
+
+
+def _table_of_sums(image: RGBImage) -> NDArray[np.int32]:
+    """(3, H+1, W+1) int32: the sum of all pixels above and to the left, by plane.
+
+    Sums past 2³¹ wrap, and differences over windows of less than 8 million pixels are right all the same.
+    """
+    height, width = image.shape[:2]
+    table = np.empty((3, height + 1, width + 1), np.int32)
+    for plane, sums in zip(cv2.split(image), table, strict=True):
+        cv2.integral(plane, sum=sums, sdepth=cv2.CV_32S)
+    return table
+
+
+def _means(sums: NDArray[np.int32], counts: Indices) -> FloatArray:
+    means: FloatArray = np.multiply(sums, np.float32(1) / counts.astype(np.float32), dtype=np.float32)
+    return means
 
 
 def pyramid_scales(height: int, width: int, min_face: float, factor: float) -> list[float]:
@@ -53,54 +122,25 @@ def pyramid_scales(height: int, width: int, min_face: float, factor: float) -> l
     return scales
 
 
-def level(original: Octave, scale: float) -> RGBImage:
-    """The image at `scale`: ⌊side·scale + 1⌋ pixels on each axis, area resized."""
-    height, width = original.image.shape[:2]
-    size = (int(width * scale + 1), int(height * scale + 1))
-    source = original.covering(size[0], size[1], _OVERSAMPLE).image
-    return np.asarray(cv2.resize(source, size, interpolation=cv2.INTER_AREA), np.uint8)
+def level_tiles(sampler: AreaSampler, scale: float, cells: int) -> Iterator[tuple[int, int, FloatArray]]:
+    """The pyramid level at `scale`, ⌊side·scale + 1⌋ pixels on each axis, tile by tile.
 
-
-def tiles(height: int, width: int, cells: int) -> Iterator[tuple[int, int, slice, slice]]:
-    """Cut a level so that P-net sees at most cells×cells of its windows at a time, with the same answers.
-
-    Yields (first row of windows, first column, rows of pixels, columns of pixels). Neighbors overlap by the
-    ten pixels that their windows share; the work stays in the processor's cache and the memory bounded.
+    Yields (first row of P-net windows, first column, (3, h, w) planes). A tile holds at most cells×cells
+    windows and overlaps the next one by the ten pixels that their windows share, so P-net answers as it would
+    for the whole level, while its work stays in the processor's cache and its memory bounded.
     """
-    for first_row, rows in _cuts(height, cells):
-        for first_column, columns in _cuts(width, cells):
-            yield first_row, first_column, rows, columns
+    rows = Bins.of(sampler.height, int(sampler.height * scale + 1))
+    columns = Bins.of(sampler.width, int(sampler.width * scale + 1))
+    for first_row, y in _cuts(len(rows), cells):
+        for first_column, x in _cuts(len(columns), cells):
+            yield first_row, first_column, sampler.window(rows[y], columns[x])
 
 
 def _cuts(side: int, cells: int) -> Iterator[tuple[int, slice]]:
+    """Even cuts of one axis of a level: (first window, pixels)."""
     total = (side - 1) // STRIDE - 4
     step = -(-total // -(-total // cells))
     for first in range(0, total, step):
         last = first + step >= total
-        stop = side if last else first * STRIDE + step * STRIDE + CELL - STRIDE
+        stop = side if last else (first + step) * STRIDE + CELL - STRIDE
         yield first, slice(first * STRIDE, stop)
-
-
-def crops(original: Octave, boxes: FloatArray, side: int) -> tuple[Planes, Indices]:
-    """Cut `boxes` out of the image, each area-resized to side×side.
-
-    Boxes are truncated to whole pixels and clipped to the image; left and top count from 1. Returns the
-    (M, 3, side, side) uint8 planes and the (M,) indices of the boxes that have an area inside the image.
-    """
-    height, width = original.image.shape[:2]
-    whole = boxes.astype(np.int64)
-    start = np.maximum(whole[:, :2], 1) - 1
-    stop = np.minimum(whole[:, 2:], (width, height))
-    inside = np.flatnonzero((stop > start).all(axis=1))
-    out = np.empty((len(inside), side, side, 3), np.uint8)
-    for crop, (x1, y1), (x2, y2) in zip(out, start[inside].tolist(), stop[inside].tolist(), strict=True):
-        octave = original
-        shrink = (x2 - x1) / side, (y2 - y1) / side
-        while min(shrink) >= 2 * _CROP_OVERSAMPLE:
-            octave = octave.half
-            shrink = shrink[0] / 2, shrink[1] / 2
-        if octave is not original:
-            fx, fy = octave.shrink
-            x1, x2, y1, y2 = round(x1 * fx), round(x2 * fx), round(y1 * fy), round(y2 * fy)
-        cv2.resize(octave.image[y1:y2, x1:x2], (side, side), dst=crop, interpolation=cv2.INTER_AREA)
-    return np.ascontiguousarray(out.transpose(0, 3, 1, 2)), inside
