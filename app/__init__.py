@@ -1,1 +1,3 @@
 """SphereID's service: pixels → faces → embeddings → decisions → answers."""
+
+__version__ = "0.1.0"

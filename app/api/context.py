@@ -1,0 +1,145 @@
+"""What surrounds every request: its id, its key, the limit of its body, its line in the log."""
+
+import hashlib
+import hmac
+import logging
+import re
+import uuid
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Final
+
+from pydantic import SecretStr
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.metrics import Metrics
+from app.api.problems import Problem, problem_of, response_of
+
+OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
+"""What anybody may read: nothing of it depends on what is stored."""
+
+_SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+log = logging.getLogger("sphereid.access")
+crash_log = logging.getLogger("sphereid.error")
+
+
+class ApiKeys:
+    """The keys that open the service. Comparison takes the same time wherever a key differs."""
+
+    def __init__(self, keys: Sequence[SecretStr]) -> None:
+        self._digests = [hashlib.sha256(key.get_secret_value().encode()).digest() for key in keys]
+
+    def accept(self, authorization: str | None) -> bool:
+        """True when the `Authorization` header carries one of the keys, or when there are none."""
+        if not self._digests:
+            return True
+        scheme, _, key = (authorization or "").partition(" ")
+        offered = hashlib.sha256(key.strip().encode("utf-8", "surrogateescape")).digest()
+        matches = [hmac.compare_digest(offered, digest) for digest in self._digests]  # no early exit
+        return scheme.lower() == "bearer" and any(matches)
+
+
+class RequestContext:
+    """ASGI middleware around the application; the only one."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, keys: ApiKeys, body_limit: int) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._keys = keys
+        self._body_limit = body_limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        offered = headers.get("x-request-id", "")
+        request_id = offered if _SANE_ID.fullmatch(offered) else uuid.uuid4().hex
+        state = scope.setdefault("state", {})
+        state |= {"request_id": request_id, "body_limit": self._body_limit, "timings": {}}
+        allowed = scope["path"] in OPEN_PATHS or self._keys.accept(headers.get("authorization"))
+        if scope["type"] == "websocket":
+            if allowed:
+                await self._app(scope, receive, send)
+            else:
+                await receive()
+                await send({"type": "websocket.close", "code": 1008})
+            return
+
+        start = perf_counter()
+        status = 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                extra = MutableHeaders(raw=message.setdefault("headers", []))
+                extra["X-Request-ID"] = request_id
+                if state["timings"]:
+                    extra["Server-Timing"] = ", ".join(
+                        f"{stage};dur={ms:.1f}" for stage, ms in state["timings"].items()
+                    )
+            await send(message)
+
+        try:
+            if not allowed:
+                raise Problem("unauthorized", "send one of the service's keys as `Authorization: Bearer KEY`")
+            await self._app(scope, _counted(receive, headers, state), answer)
+        except Exception as error:  # the last resort: nobody gets a stack trace or a dead connection
+            problem = problem_of(error)
+            if problem.status_code >= 500:
+                crash_log.exception("request %s failed", request_id)
+            if status:
+                raise  # the answer has begun; the connection must break
+            await response_of(problem, request_id)(scope, receive, answer)
+        finally:
+            seconds = perf_counter() - start
+            route = getattr(scope.get("route"), "path", "unmatched")
+            self._metrics.request(scope["method"], route, status or 499, seconds)
+            log.info(
+                "%s %s %s %.1f ms",
+                scope["method"],
+                route,
+                status or 499,
+                seconds * 1e3,
+                extra={
+                    "request_id": request_id,
+                    "method": scope["method"],
+                    "route": route,
+                    "status": status or 499,
+                    "duration_ms": round(seconds * 1e3, 1),
+                    "stages_ms": {stage: round(ms, 1) for stage, ms in state["timings"].items()},
+                },
+            )
+
+
+def _counted(receive: Receive, headers: Headers, state: dict[str, object]) -> Receive:
+    """`receive` that raises once the body is larger than `state["body_limit"]`.
+
+    A route may change that before it reads. A Content-Length beyond it is refused before the first byte.
+    """
+    total = 0
+    declared = headers.get("content-length", "")
+    announced = int(declared) if declared.isascii() and declared.isdigit() else 0
+
+    async def counted() -> Message:
+        nonlocal total
+        limit = state["body_limit"]
+        assert isinstance(limit, int)
+        if announced > limit or total > limit:
+            raise _too_large(limit)
+        message = await receive()
+        if message["type"] == "http.request":
+            total += len(message.get("body", b""))
+            if total > limit:
+                raise _too_large(limit)
+        return message
+
+    return counted
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(
+        "body_too_large", f"the body may have at most {limit:,} bytes", headers={"Connection": "close"}
+    )

@@ -1,0 +1,85 @@
+"""Writes that may be repeated: the same `Idempotency-Key` gives the same answer and one effect."""
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Annotated, Final
+
+import anyio.to_thread
+from fastapi import Header
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.problems import Problem
+from app.gallery.service import GalleryService
+
+_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+class KeyedLocks:
+    """One lock a key, kept only while somebody holds it or waits for it. For one event loop."""
+
+    def __init__(self) -> None:
+        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+
+    @asynccontextmanager
+    async def hold(self, key: str) -> AsyncIterator[None]:
+        """Be alone with `key`."""
+        lock, users = self._locks.get(key, (asyncio.Lock(), 0))
+        self._locks[key] = lock, users + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._locks.pop(key)
+            if users > 1:
+                self._locks[key] = lock, users - 1
+
+
+class Once:
+    """Runs a request's write, or repeats the answer that its `Idempotency-Key` got before.
+
+    Only successful answers are remembered: after an error the same key may try again.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        idempotency_key: Annotated[
+            str | None,
+            Header(description="Makes a write repeatable: same key and request, same answer, one effect."),
+        ] = None,
+    ) -> None:
+        if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
+            raise Problem("invalid_request", "Idempotency-Key: 1 to 255 visible ASCII characters")
+        self._key = idempotency_key
+        self._target = f"{request.method} {request.url.path}".encode()
+        self._gallery: GalleryService = request.app.state.parts.gallery
+        self._locks: KeyedLocks = request.app.state.parts.locks
+
+    async def __call__(
+        self, content: bytes, write: Callable[[], Awaitable[BaseModel]], status: int = 200
+    ) -> Response:
+        """The answer of `write`, which runs unless the key was seen. content: what else makes the request."""
+        if self._key is None:
+            return answer(await write(), status)
+        key = self._key
+        fingerprint = hashlib.sha256(self._target + b"\0" + content).hexdigest()
+        async with self._locks.hold(key):
+            stored = await anyio.to_thread.run_sync(self._gallery.recall, key, fingerprint)
+            if stored is not None:
+                headers = {"Idempotent-Replayed": "true"}
+                return Response(stored.body, stored.status, headers, media_type="application/json")
+            response = answer(await write(), status)
+            await anyio.to_thread.run_sync(
+                self._gallery.remember, key, fingerprint, status, bytes(response.body)
+            )
+            return response
+
+
+def answer(model: BaseModel, status: int = 200) -> Response:
+    """A JSON response of a model; it was checked when it was made and is not checked again."""
+    return Response(model.model_dump_json(), status, media_type="application/json")

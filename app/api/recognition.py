@@ -1,0 +1,405 @@
+"""What the image routes ask for: see an image, then name, compare or enroll its faces."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any, Final, TypeVar
+
+import anyio
+import anyio.to_thread
+import numpy as np
+
+from app.api import schemas as s
+from app.api import views
+from app.api.body import Parsed, Upload
+from app.api.metrics import Metrics
+from app.api.problems import Problem
+from app.gallery.calibration import ImpostorCalibration, verification_threshold
+from app.gallery.service import GalleryService
+from app.gallery.types import Decision, Enrolled, Identity, Margins, NewFace, Threshold
+from app.pipeline.batcher import MicroBatcher
+from app.pipeline.decode import decode
+from app.pipeline.errors import ImageError
+from app.pipeline.pipeline import FacePipeline
+from app.pipeline.types import Face, FloatArray, RGBImage
+from app.settings import Settings
+from app.wiring import Engine
+
+T = TypeVar("T")
+Timings = dict[str, float]
+
+NORMAL_GATE: Final = frozenset({"too_small"})
+"""What the `normal` quality gate refuses: a face too small holds too little to tell people apart. The other
+reasons make a match less sure but are better left to whoever enrolls, hence `strict`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """An image after the pipeline.
+
+    width, height: upright, in pixels. faces: largest first, in the same pixels. vectors: (N, D) float32, or
+    None where no embedding was asked for.
+    """
+
+    width: int
+    height: int
+    faces: tuple[Face, ...]
+    vectors: FloatArray | None
+
+    @property
+    def size(self) -> s.ImageSize:
+        """For the answer."""
+        return s.ImageSize(width=self.width, height=self.height)
+
+
+class Recognition:
+    """The pipeline and the gallery behind the image routes. One per process, for one event loop."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        batcher: MicroBatcher,
+        gallery: GalleryService,
+        metrics: Metrics,
+        settings: Settings,
+    ) -> None:
+        manifest = engine.manifest
+        self._pipeline = FacePipeline(engine.detector, batcher)
+        self._limits = engine.limits
+        self._batcher = batcher
+        self._gallery = gallery
+        self._metrics = metrics
+        self._settings = settings
+        self._slots = anyio.CapacityLimiter(settings.queues.in_flight)
+        self._searches = anyio.CapacityLimiter(max(4, 2 * settings.queues.in_flight))
+        self._calibration = (
+            None
+            if manifest.calibration is None
+            else ImpostorCalibration.from_quantiles(
+                ((q.fmr, q.similarity) for q in manifest.calibration.quantiles), manifest.calibration.pairs
+            )
+        )
+        self.model: Final = s.ModelRef(name=manifest.name, contract=manifest.contract)
+
+    async def see(
+        self, image: Upload, options: s.FindOptions, timings: Timings, *, embed: bool = True
+    ) -> Seen:
+        """Decode, detect and judge in a worker thread; embed with whatever other requests bring.
+
+        timings: milliseconds are added to `queue`, `decode`, `detect`, `embed`. Raises ImageError.
+        """
+        asked = perf_counter()
+
+        def look() -> tuple[Seen, RGBImage, Timings]:
+            begun = perf_counter()
+            decoded = decode(image.data, self._limits)
+            done = perf_counter()
+            analysis = self._pipeline.analyze(
+                decoded,
+                embed=False,
+                min_face=options.min_face,
+                min_score=_first(options.min_detection_score, self._settings.detection.min_score),
+                max_faces=self._settings.limits.faces_per_image,
+            )
+            crops = [each.crop for each in analysis.faces]
+            took = {
+                "queue": 1e3 * (begun - asked),
+                "decode": 1e3 * (done - begun),
+                "detect": 1e3 * (perf_counter() - done),
+            }
+            seen = Seen(decoded.width, decoded.height, tuple(each.face for each in analysis.faces), None)
+            return seen, np.stack(crops) if crops else np.empty((0, 1, 1, 3), np.uint8), took
+
+        seen, crops, took = await anyio.to_thread.run_sync(look, limiter=self._slots)
+        if embed:
+            begun = perf_counter()
+            vectors = await asyncio.wrap_future(self._batcher.submit(crops))
+            took["embed"] = 1e3 * (perf_counter() - begun)
+            seen = replace(seen, vectors=vectors)
+        for stage, milliseconds in took.items():
+            timings[stage] = timings.get(stage, 0.0) + milliseconds
+            self._metrics.stage(stage, milliseconds)
+        self._metrics.faces.inc(len(seen.faces))
+        return seen
+
+    async def detect(self, body: Parsed[s.FindOptions], request_id: str, timings: Timings) -> s.DetectAnswer:
+        """The faces of an image."""
+        seen = await self.see(body.images[0], body.options, timings, embed=False)
+        return s.DetectAnswer(
+            request_id=request_id,
+            timings_ms=_rounded(timings),
+            image=seen.size,
+            faces=[views.face_members(face) for face in seen.faces],
+        )
+
+    async def embed(self, body: Parsed[s.FindOptions], request_id: str, timings: Timings) -> s.EmbedAnswer:
+        """The faces of an image with their embeddings."""
+        seen = await self.see(body.images[0], body.options, timings)
+        return s.EmbedAnswer(
+            request_id=request_id,
+            timings_ms=_rounded(timings),
+            model=self.model,
+            image=seen.size,
+            faces=[
+                s.EmbeddedFace(**dict(views.face_members(face)), embedding=vector.tolist())
+                for face, vector in zip(seen.faces, _vectors(seen), strict=True)
+            ],
+        )
+
+    async def identify(
+        self, gallery_id: str, body: Parsed[s.IdentifyOptions], request_id: str, timings: Timings
+    ) -> s.IdentifyAnswer:
+        """Who is on the image. Raises GalleryError."""
+        options = body.options
+        await self._in_thread(lambda: self._gallery.get_gallery(gallery_id))  # a wrong id costs no detection
+        seen = await self.see(body.images[0], options, timings)
+        vectors = _vectors(seen)
+        gated = [gate(face, options.quality) for face in seen.faces]
+        kept = [i for i, reasons in enumerate(gated) if not reasons]
+
+        def search() -> tuple[list[Decision], s.GalleryRef, dict[str, Identity], Threshold]:
+            decisions, gallery = self._gallery.identify(
+                gallery_id,
+                vectors[kept],
+                self.model.contract,
+                k=options.k,
+                threshold=options.threshold,
+                assign_unique=options.assign == "unique",
+            )
+            ids = {c.identity_id for decision in decisions for c in decision.candidates}
+            known = self._gallery.identities(gallery_id, sorted(ids))
+            limit = (
+                self._gallery.threshold(gallery_id)
+                if options.threshold is None
+                else Threshold(options.threshold, "cosine")
+            )
+            reference = s.GalleryRef(id=gallery.id, revision=gallery.revision, faces=gallery.faces)
+            return decisions, reference, known, limit
+
+        found, reference, known, limit = await self._timed(search, timings)
+        decisions = [
+            Decision("rejected", reasons[0], limit, (), Margins(None, None)) if reasons else None
+            for reasons in gated
+        ]
+        for i, decision in zip(kept, found, strict=True):
+            decisions[i] = decision
+        answered = [decision for decision in decisions if decision is not None]
+        for decision in answered:
+            self._metrics.decisions.labels(decision.outcome).inc()
+        return s.IdentifyAnswer(
+            request_id=request_id,
+            timings_ms=_rounded(timings),
+            model=self.model,
+            gallery=reference,
+            image=seen.size,
+            faces=[
+                views.identified(face, decision, known)
+                for face, decision in zip(seen.faces, answered, strict=True)
+            ],
+        )
+
+    async def verify(
+        self, body: Parsed[s.VerifyOptions], request_id: str, timings: Timings
+    ) -> s.VerifyAnswer:
+        """Whether two images show the same person."""
+        options = body.options
+        one, two = await _all(self._one_face(image, options, timings) for image in body.images)
+        similarity = float(np.clip(one[1] @ two[1], -1, 1))
+        limit = (
+            verification_threshold(self._calibration, self._settings.verification_fmr)
+            if options.threshold is None
+            else Threshold(options.threshold, "cosine")
+        )
+        match = similarity >= limit.value
+        self._metrics.decisions.labels("match" if match else "unknown").inc()
+        return s.VerifyAnswer(
+            request_id=request_id,
+            timings_ms=_rounded(timings),
+            model=self.model,
+            decision="match" if match else "unknown",
+            reason="above_threshold" if match else "below_threshold",
+            similarity=round(similarity, 6),
+            threshold=views.threshold(limit),
+            margins=s.Margins(to_threshold=round(similarity - limit.value, 6), to_runner_up=None),
+            faces=[views.face_members(one[0]), views.face_members(two[0])],
+        )
+
+    async def verify_identity(
+        self,
+        gallery_id: str,
+        identity_id: str,
+        body: Parsed[s.VerifyOptions],
+        request_id: str,
+        timings: Timings,
+    ) -> s.VerifyIdentityAnswer:
+        """Whether an image shows a certain identity. Raises GalleryError."""
+        await self._in_thread(lambda: self._gallery.get_identity(gallery_id, identity_id))
+        face, vector = await self._one_face(body.images[0], body.options, timings)
+
+        def compare() -> tuple[Decision, dict[str, Identity]]:
+            decision = self._gallery.verify(
+                gallery_id, identity_id, vector, self.model.contract, threshold=body.options.threshold
+            )
+            return decision, self._gallery.identities(gallery_id, [identity_id])
+
+        decision, known = await self._timed(compare, timings)
+        self._metrics.decisions.labels(decision.outcome).inc()
+        return s.VerifyIdentityAnswer(
+            request_id=request_id,
+            timings_ms=_rounded(timings),
+            model=self.model,
+            face=views.face_members(face),
+            **dict(views.decided(decision, known)),
+        )
+
+    async def prepare(
+        self, images: Sequence[Upload], options: s.EnrollOptions, timings: Timings
+    ) -> tuple[list[NewFace], list[s.Rejected]]:
+        """The faces of an enrollment that are good enough, and why the others are not.
+
+        Raises Problem or ImageError when none is left.
+        """
+        results = await _all(self._candidate(image, options, timings) for image in images)
+        faces = [result for result in results if isinstance(result, NewFace)]
+        errors = [(i, result) for i, result in enumerate(results) if not isinstance(result, NewFace)]
+        rejected = [s.Rejected(index=i, reasons=_reasons(error)) for i, error in errors]
+        if not faces:
+            first = errors[0][1]
+            raise Problem(
+                first.code,
+                str(first) if isinstance(first, ImageError) else first.detail,
+                extensions={"rejected": [each.model_dump() for each in rejected]},
+            )
+        return faces, rejected
+
+    async def enroll(
+        self,
+        gallery_id: str,
+        identity_id: str,
+        prepared: tuple[list[NewFace], list[s.Rejected]],
+        options: s.EnrollOptions,
+        request_id: str,
+        timings: Timings,
+    ) -> s.EnrollAnswer:
+        """Store prepared faces. Raises GalleryError."""
+        faces, rejected = prepared
+
+        def store() -> tuple[Enrolled, dict[str, Identity]]:
+            enrolled = self._gallery.enroll(
+                gallery_id,
+                identity_id,
+                faces,
+                create=options.create,
+                name=options.name,
+                strict=options.duplicates == "refuse",
+            )
+            ids = sorted({duplicate.identity_id for duplicate in enrolled.duplicates})
+            return enrolled, self._gallery.identities(gallery_id, ids)
+
+        enrolled, known = await self._timed(store, timings, stage="store")
+        self._metrics.enrolled.inc(len(enrolled.faces))
+        return s.EnrollAnswer(
+            request_id=request_id,
+            timings_ms=_rounded(timings),
+            model=self.model,
+            revision=enrolled.revision,
+            faces=[views.stored_face(face) for face in enrolled.faces],
+            rejected=rejected,
+            duplicates=[
+                s.Duplicate(
+                    identity=views.identity_ref(duplicate.identity_id, known),
+                    face_id=duplicate.face_id,
+                    similarity=round(float(duplicate.similarity), 6),
+                )
+                for duplicate in enrolled.duplicates
+            ],
+        )
+
+    async def _one_face(
+        self, image: Upload, options: s.VerifyOptions | s.EnrollOptions, timings: Timings
+    ) -> tuple[Face, FloatArray]:
+        seen = await self.see(image, options, timings)
+        if not seen.faces:
+            raise Problem(
+                "face_not_found", "no face was found: send a picture in which one is clearly visible"
+            )
+        if len(seen.faces) > 1 and options.face == "only":
+            raise Problem(
+                "multiple_faces",
+                f"{len(seen.faces)} faces were found: send a picture of one person, or ask for face=largest",
+            )
+        return seen.faces[0], _vectors(seen)[0]
+
+    async def _candidate(
+        self, image: Upload, options: s.EnrollOptions, timings: Timings
+    ) -> NewFace | Problem | ImageError:
+        """A face to enroll, or what is wrong with its image; what is wrong with the service is raised."""
+        try:
+            face, vector = await self._one_face(image, options, timings)
+        except ImageError as error:
+            return error
+        except Problem as problem:
+            return problem
+        reasons = gate(face, options.quality)
+        if reasons:
+            return Problem(
+                "low_quality",
+                f"the face is not good enough ({', '.join(reasons)}): send a better "
+                "picture, or ask for quality=off",
+                extensions={"reasons": reasons},
+            )
+        return NewFace(
+            vector=vector,
+            contract=self.model.contract,
+            quality=face.quality.score if face.quality else 0.0,
+            detection_score=face.score,
+            source=image.name,
+        )
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await anyio.to_thread.run_sync(work, limiter=self._searches)
+
+    async def _timed(self, work: Callable[[], T], timings: Timings, stage: str = "search") -> T:
+        start = perf_counter()
+        result = await self._in_thread(work)
+        timings[stage] = 1e3 * (perf_counter() - start)
+        self._metrics.stage(stage, timings[stage])
+        return result
+
+
+def gate(face: Face, strictness: s.QualityGate) -> list[str]:
+    """Why a face fails the quality gate; empty when it passes."""
+    reasons = list(face.quality.reasons) if face.quality else []
+    if strictness == "off":
+        return []
+    return reasons if strictness == "strict" else [reason for reason in reasons if reason in NORMAL_GATE]
+
+
+async def _all(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of works that run beside each other; the first error ends the others."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _reasons(error: Problem | ImageError) -> list[str]:
+    reasons = error.extensions.get("reasons") if isinstance(error, Problem) else None
+    return list(reasons) if reasons else [error.code]
+
+
+def _vectors(seen: Seen) -> FloatArray:
+    assert seen.vectors is not None
+    return seen.vectors
+
+
+def _first(*values: float | None) -> float | None:
+    return next((value for value in values if value is not None), None)
+
+
+def _rounded(timings: Timings) -> Timings:
+    return {stage: round(milliseconds, 2) for stage, milliseconds in timings.items()}

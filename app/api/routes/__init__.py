@@ -1,0 +1,17 @@
+"""The routes, one file a subject."""
+
+from fastapi import APIRouter
+
+from app.api.routes import detect, embed, faces, galleries, health, identify, identities, models, verify
+
+ROUTERS: tuple[APIRouter, ...] = (
+    health.router,
+    models.router,
+    detect.router,
+    embed.router,
+    verify.router,
+    galleries.router,
+    identities.router,
+    faces.router,
+    identify.router,
+)

@@ -1,0 +1,107 @@
+"""Faces of an identity: enrollment and what was enrolled."""
+
+from functools import partial
+
+import anyio.to_thread
+from fastapi import APIRouter, Response
+
+from app.api import schemas as s
+from app.api import views
+from app.api.admission import until_gone
+from app.api.body import body_schema, read_images
+from app.api.parts import (
+    ADMITTED,
+    ContextDep,
+    Cursor,
+    FaceId,
+    GalleryId,
+    IdentityId,
+    OnceDep,
+    PageSize,
+    PartsDep,
+    problems,
+)
+from app.gallery.errors import NotFoundError
+
+router = APIRouter(prefix="/v1/galleries/{gallery}/identities/{identity}/faces", tags=["faces of identities"])
+
+
+@router.get("", summary="List the faces of an identity", responses=problems(404, 422))
+async def list_faces(
+    gallery: GalleryId, identity: IdentityId, parts: PartsDep, cursor: Cursor = None, limit: PageSize = 50
+) -> s.FacePage:
+    """A page of the faces that were enrolled for an identity."""
+
+    def read() -> s.FacePage:
+        page = parts.gallery.list_faces(gallery, identity, cursor=cursor, limit=limit)
+        return s.FacePage(items=[views.stored_face(each) for each in page.items], next_cursor=page.cursor)
+
+    return await anyio.to_thread.run_sync(read)
+
+
+@router.post(
+    "",
+    summary="Enroll faces",
+    status_code=201,
+    response_model=s.EnrollAnswer,
+    responses=problems(400, 404, 408, 409, 413, 415, 422),
+    openapi_extra=body_schema(s.EnrollOptions, s.EnrollRequest, field="images", several=True),
+    dependencies=[ADMITTED],
+)
+async def enroll(
+    gallery: GalleryId, identity: IdentityId, parts: PartsDep, context: ContextDep, once: OnceDep
+) -> Response:
+    """Enrolls one face an image, from one or several files named `images`.
+
+    Images without a face, with several (unless `face=largest`) or with a face that fails the quality gate are
+    listed under `rejected`; when none is left, the answer is 422 and nothing is stored. Faces that resemble
+    somebody enrolled are listed under `duplicates`. The identity must exist, unless `create=true`.
+    """
+    body = await read_images(
+        context.request,
+        s.EnrollOptions,
+        s.EnrollRequest,
+        context.limits,
+        field="images",
+        most=context.limits.images_per_request,
+    )
+    recognition = parts.recognition
+
+    async def write() -> s.EnrollAnswer:
+        await anyio.to_thread.run_sync(known)
+        prepared = await until_gone(
+            context.request, recognition.prepare(body.images, body.options, context.timings)
+        )
+        return await recognition.enroll(
+            gallery, identity, prepared, body.options, context.id, context.timings
+        )
+
+    def known() -> None:
+        """A wrong id is refused before any image is looked at."""
+        try:
+            parts.gallery.get_identity(gallery, identity)
+        except NotFoundError as error:
+            if error.code != "identity_not_found" or not body.options.create:
+                raise
+
+    return await once(body.digest(), write, 201)
+
+
+@router.get("/{face}", summary="Show a face", responses=problems(404, 422))
+async def get_face(gallery: GalleryId, identity: IdentityId, face: FaceId, parts: PartsDep) -> s.StoredFace:
+    """What is kept of an enrolled face; its embedding stays inside."""
+    return views.stored_face(await anyio.to_thread.run_sync(parts.gallery.get_face, gallery, identity, face))
+
+
+@router.delete(
+    "/{face}", summary="Delete a face", response_model=s.Receipt, responses=problems(404, 409, 422)
+)
+async def delete_face(
+    gallery: GalleryId, identity: IdentityId, face: FaceId, parts: PartsDep, once: OnceDep
+) -> Response:
+    """Removes a face from the database, the index and the snapshot."""
+
+    def delete() -> s.Receipt:
+        return views.receipt(parts.gallery.delete_face(gallery, identity, face))
+
+    return await once(b"", partial(anyio.to_thread.run_sync, delete))

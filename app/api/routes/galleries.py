@@ -1,0 +1,97 @@
+"""Galleries: sets of identities with rules."""
+
+from functools import partial
+from typing import Any
+
+import anyio.to_thread
+from fastapi import APIRouter, Response
+
+from app.api import schemas as s
+from app.api import views
+from app.api.body import json_schema, read_json
+from app.api.parts import ContextDep, Cursor, GalleryId, OnceDep, PageSize, PartsDep, problems
+from app.gallery import types as g
+from app.gallery.service import GalleryService
+
+router = APIRouter(prefix="/v1/galleries", tags=["galleries"])
+
+
+@router.get("", summary="List the galleries", responses=problems(422))
+async def list_galleries(parts: PartsDep, cursor: Cursor = None, limit: PageSize = 50) -> s.GalleryPage:
+    """A page of galleries, in the order of their ids."""
+
+    def read() -> s.GalleryPage:
+        page = parts.gallery.list_galleries(cursor=cursor, limit=limit)
+        return s.GalleryPage(
+            items=[_shown(parts.gallery, each) for each in page.items], next_cursor=page.cursor
+        )
+
+    return await anyio.to_thread.run_sync(read)
+
+
+@router.post(
+    "",
+    summary="Make a gallery",
+    status_code=201,
+    response_model=s.Gallery,
+    responses=problems(408, 409, 413, 415, 422),
+    openapi_extra=json_schema(s.GalleryCreate),
+)
+async def create_gallery(parts: PartsDep, context: ContextDep, once: OnceDep) -> Response:
+    """A new, empty gallery. It takes the embedding contract of the first face that is enrolled."""
+    body = await read_json(context.request, s.GalleryCreate, context.limits)
+
+    def make() -> s.Gallery:
+        promise = g.FpirPolicy(parts.settings.default_fpir)
+        rules = g.GalleryRules(
+            policy=promise if body.policy is None else views.policy_of(body.policy),
+            ambiguity_margin=body.ambiguity_margin,
+            template=body.template,
+        )
+        made = parts.gallery.create_gallery(body.id, body.name, body.metadata, rules)
+        return _shown(parts.gallery, made)
+
+    return await once(body.model_dump_json().encode(), partial(anyio.to_thread.run_sync, make), 201)
+
+
+@router.get("/{gallery}", summary="Show a gallery", responses=problems(404, 422))
+async def get_gallery(gallery: GalleryId, parts: PartsDep) -> s.Gallery:
+    """The gallery, its size, its rules and the threshold that they give now."""
+    return await anyio.to_thread.run_sync(lambda: _shown(parts.gallery, parts.gallery.get_gallery(gallery)))
+
+
+@router.patch(
+    "/{gallery}",
+    summary="Change a gallery",
+    response_model=s.Gallery,
+    responses=problems(404, 408, 413, 415, 422),
+    openapi_extra=json_schema(s.GalleryPatch),
+)
+async def update_gallery(gallery: GalleryId, parts: PartsDep, context: ContextDep, once: OnceDep) -> Response:
+    """Members that are left out stay as they are; `metadata` is replaced as a whole."""
+    body = await read_json(context.request, s.GalleryPatch, context.limits)
+    changes: dict[str, Any] = {name: getattr(body, name) for name in body.model_fields_set}
+    if body.policy is not None:
+        changes["policy"] = views.policy_of(body.policy)
+
+    def change() -> s.Gallery:
+        return _shown(parts.gallery, parts.gallery.update_gallery(gallery, **changes))
+
+    content = body.model_dump_json(exclude_unset=True).encode()
+    return await once(content, partial(anyio.to_thread.run_sync, change))
+
+
+@router.delete(
+    "/{gallery}", summary="Delete a gallery", response_model=s.Receipt, responses=problems(404, 409, 422)
+)
+async def delete_gallery(gallery: GalleryId, parts: PartsDep, once: OnceDep) -> Response:
+    """Removes the gallery with everything in it, and says what that was. `default` cannot be deleted."""
+
+    def delete() -> s.Receipt:
+        return views.receipt(parts.gallery.delete_gallery(gallery))
+
+    return await once(b"", partial(anyio.to_thread.run_sync, delete))
+
+
+def _shown(service: GalleryService, gallery: g.Gallery) -> s.Gallery:
+    return views.gallery(gallery, service.threshold(gallery.id))

@@ -1,0 +1,27 @@
+"""Name the faces of an image."""
+
+from fastapi import APIRouter
+
+from app.api.admission import until_gone
+from app.api.body import body_schema, read_images
+from app.api.parts import ADMITTED, ContextDep, GalleryId, PartsDep, problems
+from app.api.schemas import IdentifyAnswer, IdentifyOptions, IdentifyRequest
+
+router = APIRouter(
+    prefix="/v1/galleries/{gallery}/identify", tags=["identification"], dependencies=[ADMITTED]
+)
+
+
+@router.post(
+    "",
+    summary="Who is on the image",
+    responses=problems(400, 404, 408, 409, 413, 415, 422),
+    openapi_extra=body_schema(IdentifyOptions, IdentifyRequest),
+)
+async def identify(gallery: GalleryId, parts: PartsDep, context: ContextDep) -> IdentifyAnswer:
+    """A decision for every face: `match`, `unknown`, `ambiguous` or `rejected`, with the similarity, the
+    threshold and the nearest candidates. No face gives an empty list."""
+    body = await read_images(context.request, IdentifyOptions, IdentifyRequest, context.limits)
+    return await until_gone(
+        context.request, parts.recognition.identify(gallery, body, context.id, context.timings)
+    )

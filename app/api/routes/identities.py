@@ -1,0 +1,92 @@
+"""Identities: the people of a gallery."""
+
+from functools import partial
+from typing import Annotated, Any
+
+import anyio.to_thread
+from fastapi import APIRouter, Query, Response
+
+from app.api import schemas as s
+from app.api import views
+from app.api.body import json_schema, read_json
+from app.api.parts import ContextDep, Cursor, GalleryId, IdentityId, OnceDep, PageSize, PartsDep, problems
+
+router = APIRouter(prefix="/v1/galleries/{gallery}/identities", tags=["identities"])
+
+
+@router.get("", summary="List the identities", responses=problems(404, 422))
+async def list_identities(
+    gallery: GalleryId,
+    parts: PartsDep,
+    cursor: Cursor = None,
+    limit: PageSize = 50,
+    name: Annotated[str | None, Query(max_length=200, description="Only names that contain this.")] = None,
+) -> s.IdentityPage:
+    """A page of a gallery's identities, in the order of their ids."""
+
+    def read() -> s.IdentityPage:
+        page = parts.gallery.list_identities(gallery, cursor=cursor, limit=limit, name=name)
+        return s.IdentityPage(items=[views.identity(each) for each in page.items], next_cursor=page.cursor)
+
+    return await anyio.to_thread.run_sync(read)
+
+
+@router.post(
+    "",
+    summary="Make an identity",
+    status_code=201,
+    response_model=s.Identity,
+    responses=problems(404, 408, 409, 413, 415, 422),
+    openapi_extra=json_schema(s.IdentityCreate),
+)
+async def create_identity(
+    gallery: GalleryId, parts: PartsDep, context: ContextDep, once: OnceDep
+) -> Response:
+    """A new identity without faces; it can be named once it has some."""
+    body = await read_json(context.request, s.IdentityCreate, context.limits)
+
+    def make() -> s.Identity:
+        return views.identity(parts.gallery.create_identity(gallery, body.id, body.name, body.metadata))
+
+    return await once(body.model_dump_json().encode(), partial(anyio.to_thread.run_sync, make), 201)
+
+
+@router.get("/{identity}", summary="Show an identity", responses=problems(404, 422))
+async def get_identity(gallery: GalleryId, identity: IdentityId, parts: PartsDep) -> s.Identity:
+    """The identity and how many faces it has."""
+    return views.identity(await anyio.to_thread.run_sync(parts.gallery.get_identity, gallery, identity))
+
+
+@router.patch(
+    "/{identity}",
+    summary="Change an identity",
+    response_model=s.Identity,
+    responses=problems(404, 408, 413, 415, 422),
+    openapi_extra=json_schema(s.IdentityPatch),
+)
+async def update_identity(
+    gallery: GalleryId, identity: IdentityId, parts: PartsDep, context: ContextDep, once: OnceDep
+) -> Response:
+    """Members that are left out stay as they are; `metadata` is replaced as a whole."""
+    body = await read_json(context.request, s.IdentityPatch, context.limits)
+    changes: dict[str, Any] = {name: getattr(body, name) for name in body.model_fields_set}
+
+    def change() -> s.Identity:
+        return views.identity(parts.gallery.update_identity(gallery, identity, **changes))
+
+    content = body.model_dump_json(exclude_unset=True).encode()
+    return await once(content, partial(anyio.to_thread.run_sync, change))
+
+
+@router.delete(
+    "/{identity}", summary="Delete an identity", response_model=s.Receipt, responses=problems(404, 409, 422)
+)
+async def delete_identity(
+    gallery: GalleryId, identity: IdentityId, parts: PartsDep, once: OnceDep
+) -> Response:
+    """Removes the identity and all its faces from the database, the index and the snapshot."""
+
+    def delete() -> s.Receipt:
+        return views.receipt(parts.gallery.delete_identity(gallery, identity))
+
+    return await once(b"", partial(anyio.to_thread.run_sync, delete))

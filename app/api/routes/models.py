@@ -1,0 +1,29 @@
+"""Which models there are."""
+
+from fastapi import APIRouter
+
+from app.api.parts import PartsDep, problems
+from app.api.schemas import ModelInfo, ModelList
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+
+@router.get("", summary="List the models", responses=problems())
+async def list_models(parts: PartsDep) -> ModelList:
+    """Every model of the models folder with what its manifest says; one of them is active."""
+    models = [
+        ModelInfo(
+            name=manifest.name,
+            version=manifest.version,
+            active=folder == parts.active_model,
+            contract=manifest.contract,
+            embedding_size=manifest.embedding_size,
+            template=manifest.template,
+            training_data=manifest.training_data,
+            license=manifest.license,
+            calibrated=manifest.calibration is not None,
+            metrics=[metric.model_dump(mode="json") for metric in manifest.metrics],
+        )
+        for folder, manifest in parts.models.items()
+    ]
+    return ModelList(provider=parts.provider, models=models)

@@ -1,0 +1,111 @@
+"""The application: settings in, wired service out. Nothing happens at import time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from app import __version__
+from app.api import openapi, problems
+from app.api.admission import Admission
+from app.api.context import ApiKeys, RequestContext
+from app.api.metrics import Metrics
+from app.api.routes import ROUTERS
+from app.settings import Settings
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The ASGI application. Models and the gallery are opened when it starts, not before."""
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with _running(settings, metrics) as parts:
+            app.state.parts = parts
+            yield
+
+    app = FastAPI(
+        title="SphereID",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url="/docs" if settings.docs else None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.add_middleware(
+        RequestContext,
+        metrics=metrics,
+        keys=ApiKeys(settings.api_keys),
+        body_limit=settings.limits.json_bytes,
+    )
+    for error in (HTTPException, RequestValidationError):
+        app.add_exception_handler(error, problems.handle)
+    for router in ROUTERS:
+        app.include_router(router)
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = openapi.build(app)
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+    return app
+
+
+@asynccontextmanager
+async def _running(settings: Settings, metrics: Metrics) -> AsyncIterator[Any]:
+    """The parts of the service, opened in the order of their dependence and closed in reverse."""
+    from app.api.parts import Parts
+    from app.api.recognition import Recognition
+    from app.pipeline.batcher import MicroBatcher
+    from app.wiring import build_engine, load_manifests, model_folder, open_gallery
+
+    opening = asyncio.create_task(asyncio.to_thread(open_gallery, settings))  # beside the model's loading
+    try:
+        engine = await asyncio.to_thread(build_engine, settings)
+    except BaseException:
+        (await opening).close()
+        raise
+    gallery = await opening
+    admission = Admission(settings.queues.in_flight + settings.queues.waiting)
+    batcher = MicroBatcher(
+        engine.embedder,
+        max_batch=settings.queues.max_batch,
+        max_wait=settings.queues.batch_wait_ms / 1e3,
+        max_queue=settings.queues.faces_waiting,
+        more_expected=lambda: admission.active > 1,
+        on_batch=metrics.batch,
+    )
+
+    def sizes() -> dict[str, int]:
+        totals, cursor = {"galleries": 0, "identities": 0, "faces": 0}, None
+        while True:
+            page = gallery.list_galleries(cursor=cursor, limit=500)
+            totals["galleries"] += len(page.items)
+            totals["identities"] += sum(each.identities for each in page.items)
+            totals["faces"] += sum(each.faces for each in page.items)
+            if (cursor := page.cursor) is None:
+                return totals
+
+    metrics.watch_queue("requests_active", lambda: admission.active)
+    metrics.watch_queue("embed_queue_faces", lambda: batcher.waiting)
+    metrics.watch_galleries(sizes)
+    try:
+        yield Parts(
+            settings=settings,
+            recognition=Recognition(engine, batcher, gallery, metrics, settings),
+            gallery=gallery,
+            batcher=batcher,
+            metrics=metrics,
+            admission=admission,
+            active_model=model_folder(settings).name,
+            models=load_manifests(settings),
+            provider=engine.embedder.provider,
+        )
+    finally:
+        await asyncio.to_thread(batcher.close)
+        await asyncio.to_thread(gallery.close)

@@ -1,0 +1,114 @@
+"""From settings to the parts that do the work. The server and the command line build theirs here."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app.pipeline.errors import ModelError
+from app.pipeline.manifest import MANIFEST_FILE, Manifest, load_manifest
+from app.settings import Settings
+
+if TYPE_CHECKING:  # these pull in ONNX Runtime, OpenCV and FAISS; `sphereid --help` needs none of them
+    from app.gallery.service import GalleryService
+    from app.pipeline.decode import DecodeLimits
+    from app.pipeline.embed import OnnxEmbedder
+    from app.pipeline.ports import FaceDetector
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What turns pixels into embeddings."""
+
+    detector: "FaceDetector"
+    embedder: "OnnxEmbedder"
+    limits: "DecodeLimits"
+
+    @property
+    def manifest(self) -> Manifest:
+        """The model's manifest."""
+        return self.embedder.manifest
+
+
+def model_folders(models_dir: Path) -> list[Path]:
+    """The folders in `models_dir` that hold a manifest, by name."""
+    if not models_dir.is_dir():
+        return []
+    return sorted(folder for folder in models_dir.iterdir() if (folder / MANIFEST_FILE).is_file())
+
+
+def model_folder(settings: Settings) -> Path:
+    """The folder of the model to serve. Raises ModelError where there is none, or not the one asked for."""
+    folders = model_folders(settings.models_dir)
+    known = ", ".join(folder.name for folder in folders) or "none"
+    if settings.model is not None:
+        for folder in folders:
+            if folder.name == settings.model:
+                return folder
+        raise ModelError(f"no model {settings.model!r} in {settings.models_dir} (there: {known})")
+    if not folders:
+        raise ModelError(
+            f"no model in {settings.models_dir}: put a folder with model.onnx and manifest.json there, "
+            "or name another place with SPHEREID_MODELS_DIR"
+        )
+    return folders[0]
+
+
+def load_manifests(settings: Settings) -> dict[str, Manifest]:
+    """The manifests of all models by folder name; a folder with a broken manifest is left out."""
+    found: dict[str, Manifest] = {}
+    for folder in model_folders(settings.models_dir):
+        try:
+            found[folder.name] = load_manifest(folder)
+        except ModelError:
+            continue
+    return found
+
+
+def build_engine(settings: Settings) -> Engine:
+    """Load detector and embedder. Raises ModelError saying what is missing."""
+    from app.pipeline.decode import DecodeLimits
+    from app.pipeline.detect import DetectorConfig, MtcnnDetector
+    from app.pipeline.embed import OnnxEmbedder
+
+    embedder = OnnxEmbedder.load(
+        model_folder(settings),
+        providers=settings.provider,
+        threads=settings.threads,
+        max_batch=settings.queues.max_batch,
+    )
+    detector = MtcnnDetector(
+        DetectorConfig(
+            min_face=settings.detection.min_face,
+            min_face_ratio=settings.detection.min_face_ratio,
+            threads=settings.detection.threads,
+            cache_dir=settings.data_dir / "cache",
+        )
+    )
+    limits = DecodeLimits(
+        max_bytes=settings.limits.image_bytes,
+        max_side=settings.limits.image_side,
+        max_pixels=settings.limits.image_pixels,
+        max_decoded_pixels=settings.limits.decoded_pixels,
+    )
+    return Engine(detector, embedder, limits)
+
+
+def open_gallery(settings: Settings) -> "GalleryService":
+    """Open the gallery with the calibrations of all models. The caller holds the data folder's lock."""
+    from app.gallery.calibration import ImpostorCalibration
+    from app.gallery.service import GalleryService
+    from app.gallery.types import FpirPolicy, GalleryRules
+
+    calibrations = {
+        manifest.contract: ImpostorCalibration.from_quantiles(
+            ((q.fmr, q.similarity) for q in manifest.calibration.quantiles), manifest.calibration.pairs
+        )
+        for manifest in load_manifests(settings).values()
+        if manifest.calibration is not None
+    }
+    return GalleryService.open(
+        settings.database,
+        settings.data_dir,
+        calibrations=calibrations,
+        default_rules=GalleryRules(policy=FpirPolicy(settings.default_fpir)),
+    )
