@@ -1,0 +1,1 @@
+export const page = { id: "jobs", title: "jobs", needs: ["GET /none"], show: async () => {} };

@@ -1,0 +1,1 @@
+export const page = { id: "live", title: "live", needs: ["GET /none"], show: async () => {} };

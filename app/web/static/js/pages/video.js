@@ -1,0 +1,1 @@
+export const page = { id: "video", title: "video", needs: ["GET /none"], show: async () => {} };
