@@ -16,8 +16,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.metrics import Metrics
 from app.api.problems import Problem, problem_of, response_of
 
-OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
+OPEN_PATHS: Final = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
 """What anybody may read: nothing of it depends on what is stored."""
+
+OPEN_PREFIX: Final = "/static/"
+"""The console's files. It asks for the key itself, so a browser must be able to load it without one."""
 
 _SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 log = logging.getLogger("sphereid.access")
@@ -58,7 +61,9 @@ class RequestContext:
         request_id = offered if _SANE_ID.fullmatch(offered) else uuid.uuid4().hex
         state = scope.setdefault("state", {})
         state |= {"request_id": request_id, "body_limit": self._body_limit, "timings": {}}
-        allowed = scope["path"] in OPEN_PATHS or self._keys.accept(headers.get("authorization"))
+        path = scope["path"]
+        is_open = path in OPEN_PATHS or path.startswith(OPEN_PREFIX)
+        allowed = is_open or self._keys.accept(headers.get("authorization"))
         if scope["type"] == "websocket":
             if allowed:
                 await self._app(scope, receive, send)
