@@ -15,7 +15,10 @@ from app.api.admission import Admission
 from app.api.context import ApiKeys, RequestContext
 from app.api.metrics import Metrics
 from app.api.routes import ROUTERS
+from app.gallery.errors import GalleryError
+from app.pipeline.errors import PipelineError
 from app.settings import Settings
+from app.web.routes import router as console
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -24,9 +27,13 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with _running(settings, metrics) as parts:
-            app.state.parts = parts
-            yield
+        try:
+            async with _running(settings, metrics) as parts:
+                app.state.parts = parts
+                yield
+        except (PipelineError, GalleryError) as error:
+            app.state.failure = error  # `sphereid serve` says it in one line
+            raise
 
     app = FastAPI(
         title="SphereID",
@@ -44,7 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     for error in (HTTPException, RequestValidationError):
         app.add_exception_handler(error, problems.handle)
-    for router in ROUTERS:
+    for router in (*ROUTERS, console):
         app.include_router(router)
 
     def document() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from app.pipeline.manifest import MANIFEST_FILE, Manifest, load_manifest
 from app.settings import Settings
 
 if TYPE_CHECKING:  # these pull in ONNX Runtime, OpenCV and FAISS; `sphereid --help` needs none of them
+    from app.gallery.calibration import ImpostorCalibration
     from app.gallery.service import GalleryService
     from app.pipeline.decode import DecodeLimits
     from app.pipeline.embed import OnnxEmbedder
@@ -93,18 +94,25 @@ def build_engine(settings: Settings) -> Engine:
     return Engine(detector, embedder, limits)
 
 
+def impostor_calibration(manifest: Manifest) -> "ImpostorCalibration | None":
+    """The impostor scores of a model as the gallery wants them; None where its manifest has none."""
+    from app.gallery.calibration import ImpostorCalibration
+
+    if manifest.calibration is None:
+        return None
+    quantiles = ((quantile.fmr, quantile.similarity) for quantile in manifest.calibration.quantiles)
+    return ImpostorCalibration.from_quantiles(quantiles, manifest.calibration.pairs)
+
+
 def open_gallery(settings: Settings) -> "GalleryService":
     """Open the gallery with the calibrations of all models. The caller holds the data folder's lock."""
-    from app.gallery.calibration import ImpostorCalibration
     from app.gallery.service import GalleryService
     from app.gallery.types import FpirPolicy, GalleryRules
 
     calibrations = {
-        manifest.contract: ImpostorCalibration.from_quantiles(
-            ((q.fmr, q.similarity) for q in manifest.calibration.quantiles), manifest.calibration.pairs
-        )
+        manifest.contract: calibration
         for manifest in load_manifests(settings).values()
-        if manifest.calibration is not None
+        if (calibration := impostor_calibration(manifest)) is not None
     }
     return GalleryService.open(
         settings.database,

@@ -1,7 +1,7 @@
 """A small but real recognition model, for tests of everything around the network.
 
-Crops are averaged to 14x12 cells, freed of their mean and projected by a fixed random matrix: near-copies of a
-photograph come out near each other, other pictures do not. It knows nothing about people.
+Crops are averaged to 14x12 cells, freed of their mean and projected by a fixed random matrix: near-copies of
+a photograph come out near each other, other pictures do not. It knows nothing about people.
 """
 
 import hashlib

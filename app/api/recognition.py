@@ -15,23 +15,20 @@ from app.api import views
 from app.api.body import Parsed, Upload
 from app.api.metrics import Metrics
 from app.api.problems import Problem
-from app.gallery.calibration import ImpostorCalibration, verification_threshold
+from app.gallery.calibration import verification_threshold
 from app.gallery.service import GalleryService
 from app.gallery.types import Decision, Enrolled, Identity, Margins, NewFace, Threshold
+from app.gate import gate
 from app.pipeline.batcher import MicroBatcher
 from app.pipeline.decode import decode
 from app.pipeline.errors import ImageError
 from app.pipeline.pipeline import FacePipeline
 from app.pipeline.types import Face, FloatArray, RGBImage
 from app.settings import Settings
-from app.wiring import Engine
+from app.wiring import Engine, impostor_calibration
 
 T = TypeVar("T")
 Timings = dict[str, float]
-
-NORMAL_GATE: Final = frozenset({"too_small"})
-"""What the `normal` quality gate refuses: a face too small holds too little to tell people apart. The other
-reasons make a match less sure but are better left to whoever enrolls, hence `strict`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,13 +70,7 @@ class Recognition:
         self._settings = settings
         self._slots = anyio.CapacityLimiter(settings.queues.in_flight)
         self._searches = anyio.CapacityLimiter(max(4, 2 * settings.queues.in_flight))
-        self._calibration = (
-            None
-            if manifest.calibration is None
-            else ImpostorCalibration.from_quantiles(
-                ((q.fmr, q.similarity) for q in manifest.calibration.quantiles), manifest.calibration.pairs
-            )
-        )
+        self._calibration = impostor_calibration(manifest)
         self.model: Final = s.ModelRef(name=manifest.name, contract=manifest.contract)
 
     async def see(
@@ -366,14 +357,6 @@ class Recognition:
         timings[stage] = 1e3 * (perf_counter() - start)
         self._metrics.stage(stage, timings[stage])
         return result
-
-
-def gate(face: Face, strictness: s.QualityGate) -> list[str]:
-    """Why a face fails the quality gate; empty when it passes."""
-    reasons = list(face.quality.reasons) if face.quality else []
-    if strictness == "off":
-        return []
-    return reasons if strictness == "strict" else [reason for reason in reasons if reason in NORMAL_GATE]
 
 
 async def _all(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -16,6 +16,9 @@ from pydantic import (
     model_validator,
 )
 
+from app.gate import Strictness
+from app.pipeline.manifest import Calibration
+
 METADATA_BYTES = 16_384
 
 Slug = Annotated[
@@ -96,7 +99,6 @@ FaceChoice = Annotated[
         description="`only`: an image with several faces is refused. `largest`: the largest face is taken."
     ),
 ]
-QualityGate = Literal["off", "normal", "strict"]
 
 
 class FindOptions(Input):
@@ -120,10 +122,10 @@ class IdentifyOptions(FindOptions):
     threshold: float | None = Field(
         None, ge=-1, le=1, description="Similarity for a match (default: the gallery's policy)."
     )
-    quality: QualityGate = Field(
+    quality: Strictness = Field(
         "off",
-        description="Faces that fail the gate are `rejected`, not searched. `normal` refuses too small ones, `strict` "
-        "any fault.",
+        description="Faces that fail the gate are `rejected`, not searched. `normal` refuses too small ones, "
+        "`strict` any fault.",
     )
     assign: Literal["independent", "unique"] = Field(
         "independent", description="`unique`: no identity is given to two faces of the image."
@@ -146,7 +148,7 @@ class EnrollOptions(FindOptions):
     """Which faces may enter a gallery."""
 
     face: FaceChoice = "only"
-    quality: QualityGate = Field(
+    quality: Strictness = Field(
         "normal", description="`normal` refuses faces that are too small, `strict` any fault, `off` nothing."
     )
     duplicates: Literal["report", "refuse"] = Field(
@@ -361,7 +363,7 @@ class Threshold(Output):
 
 
 class Margins(Output):
-    """Similarity above the threshold, and above the runner-up; null where there is nothing to compare with."""
+    """Similarity above the threshold, and above the runner-up; null where there is none."""
 
     to_threshold: float | None
     to_runner_up: float | None
@@ -544,6 +546,7 @@ class ModelInfo(Output):
     training_data: str
     license: str
     calibrated: bool
+    calibration: Calibration | None
     metrics: list[dict[str, JsonValue]]
 
 

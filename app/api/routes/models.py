@@ -22,6 +22,7 @@ async def list_models(parts: PartsDep) -> ModelList:
             training_data=manifest.training_data,
             license=manifest.license,
             calibrated=manifest.calibration is not None,
+            calibration=manifest.calibration,
             metrics=[metric.model_dump(mode="json") for metric in manifest.metrics],
         )
         for folder, manifest in parts.models.items()

@@ -1,0 +1,56 @@
+"""`sphereid serve`."""
+
+import logging
+from typing import Annotated
+
+import typer
+
+from app.settings import Settings
+
+
+def serve(
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on (HOST, SPHEREID_HOST).", show_default="127.0.0.1")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on (PORT, SPHEREID_PORT).", show_default="8000")
+    ] = None,
+) -> None:
+    """Serve the HTTP API.
+
+    Every setting comes from the environment (SPHEREID_...); the README lists them. Listening on anything but
+    loopback wants SPHEREID_API_KEYS.
+    """
+    import uvicorn
+
+    from app.api import logs
+    from app.main import create_app
+
+    given = {"host": host, "port": port}
+    settings = Settings().model_copy(
+        update={name: value for name, value in given.items() if value is not None}
+    )
+    settings.refuse_open_port()
+    logs.configure(settings.log_format, settings.log_level)
+    app = create_app(settings)
+    # What stops the start is said in one line by the caller; the server would print its stack as well.
+    logging.getLogger("uvicorn.error").addFilter(
+        lambda record: not record.getMessage().startswith("Traceback")
+    )
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=settings.shutdown_grace,
+        )
+    )
+    try:
+        server.run()
+    finally:
+        failure: Exception | None = getattr(app.state, "failure", None)
+        if failure is not None:
+            raise failure from None

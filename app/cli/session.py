@@ -1,0 +1,118 @@
+"""The parts of the service on this side of the network: one command, one process, one data folder."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app.pipeline.errors import ImageError
+from app.settings import Settings
+
+if TYPE_CHECKING:  # loaded when a session opens; `--help` must not wait for them
+    from app.gallery.service import GalleryService
+    from app.pipeline.decode import DecodedImage
+    from app.pipeline.manifest import Manifest
+    from app.pipeline.pipeline import AnalyzedFace, FacePipeline
+    from app.wiring import Engine
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Read:
+    """A file after the pipeline. error: why it could not be used; then there is no picture and no face."""
+
+    path: Path
+    image: "DecodedImage | None"
+    faces: "tuple[AnalyzedFace, ...]"
+    error: ImageError | None = None
+
+
+class Session:
+    """Models, and the gallery where it is wanted, loaded once for a command."""
+
+    def __init__(
+        self, settings: Settings, engine: "Engine", pipeline: "FacePipeline", stack: ExitStack
+    ) -> None:
+        self.settings = settings
+        self.manifest: Manifest = engine.manifest
+        self._engine = engine
+        self._pipeline = pipeline
+        self._stack = stack
+
+    def gallery(self) -> "GalleryService":
+        """The gallery; it is closed with the session. Raises StorageError when a server is using it."""
+        return self._stack.enter_context(gallery(self.settings))
+
+    def read(
+        self,
+        paths: Iterable[Path],
+        *,
+        embed: bool = True,
+        min_score: float | None = None,
+        min_face: int | None = None,
+    ) -> Iterator[Read]:
+        """Every file through the pipeline, in the order of `paths`, a few at a time."""
+        from app.pipeline.decode import decode
+
+        score = self.settings.detection.min_score if min_score is None else min_score
+
+        def work(path: Path) -> Read:
+            try:
+                image = decode(_bytes(path, self.settings.limits.image_bytes), self._engine.limits)
+            except ImageError as error:
+                return Read(path, None, (), error)
+            analysis = self._pipeline.analyze(
+                image,
+                embed=embed,
+                min_face=min_face,
+                min_score=score,
+                max_faces=self.settings.limits.faces_per_image,
+            )
+            return Read(path, image, analysis.faces)
+
+        workers = self.settings.queues.in_flight
+        with ThreadPoolExecutor(workers) as pool:
+            ahead: deque[Future[Read]] = deque()
+            for path in paths:
+                ahead.append(pool.submit(work, path))
+                if len(ahead) > 2 * workers:  # a folder of photographs must not fill the memory
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+
+
+def _bytes(path: Path, limit: int) -> bytes:
+    """A file's bytes; one byte too many is enough to have it refused."""
+    try:
+        with path.open("rb") as file:
+            return file.read(limit + 1)
+    except OSError as error:
+        raise ImageError("image_broken", f"the file cannot be read: {error.strerror}") from error
+
+
+@contextmanager
+def session(settings: Settings | None = None) -> Iterator[Session]:
+    """Load the detector and the model. Raises ModelError."""
+    from app.pipeline.batcher import MicroBatcher
+    from app.pipeline.pipeline import FacePipeline
+    from app.wiring import build_engine
+
+    settings = settings or Settings()
+    with ExitStack() as stack:
+        engine = build_engine(settings)
+        batcher = stack.enter_context(MicroBatcher(engine.embedder, max_wait=0))
+        yield Session(settings, engine, FacePipeline(engine.detector, batcher), stack)
+
+
+@contextmanager
+def gallery(settings: Settings | None = None) -> Iterator["GalleryService"]:
+    """The gallery alone. Raises StorageError when a server is using it."""
+    from app.wiring import open_gallery
+
+    service = open_gallery(settings or Settings())
+    try:
+        yield service
+    finally:
+        service.close()
