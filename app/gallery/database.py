@@ -50,7 +50,7 @@ class Database:
                 _speak_sqlite(self.engine)
             else:
                 self.engine = create_engine(self.url, pool_pre_ping=True)
-        except (OSError, ImportError) as error:
+        except (OSError, ImportError, SQLAlchemyError) as error:
             raise StorageError(f"cannot open the database: {error}") from error
 
     @property

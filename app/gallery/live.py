@@ -49,6 +49,11 @@ class LiveGallery:
         return "means" if self.gallery.template == "mean" else "faces"
 
     @property
+    def dimension(self) -> int | None:
+        """Length of the embeddings; None until the first was enrolled."""
+        return None if self._index is None else self._index.dimension
+
+    @property
     def unsaved(self) -> bool:
         """Whether the snapshot on disk is missing or of an older revision."""
         return self._index is not None and self._saved_revision != self.gallery.revision

@@ -8,6 +8,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     DateTime,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -53,8 +54,8 @@ class GalleryRow(Base):
     name: Mapped[str] = mapped_column(String(200))
     details: Mapped[dict[str, Any]] = mapped_column("metadata", JSON)
     policy: Mapped[str] = mapped_column(String(16))
-    policy_value: Mapped[float]
-    ambiguity_margin: Mapped[float]
+    policy_value: Mapped[float] = mapped_column(Double)
+    ambiguity_margin: Mapped[float] = mapped_column(Double)
     template: Mapped[str] = mapped_column(String(16))
     contract: Mapped[str | None] = mapped_column(String(128))
     dimension: Mapped[int | None]
@@ -100,8 +101,8 @@ class FaceRow(Base):
     )
     contract: Mapped[str] = mapped_column(String(128))
     vector: Mapped[bytes] = mapped_column(LargeBinary)
-    quality: Mapped[float]
-    detection_score: Mapped[float]
+    quality: Mapped[float] = mapped_column(Double)
+    detection_score: Mapped[float] = mapped_column(Double)
     source: Mapped[str | None] = mapped_column(String(300))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 

@@ -15,7 +15,13 @@ from app.gallery import answers, checks, store
 from app.gallery.calibration import ImpostorCalibration, gallery_threshold
 from app.gallery.database import Database
 from app.gallery.decisions import decide, decide_together, template_of
-from app.gallery.errors import ConflictError, ContractMismatchError, NotFoundError, StorageError
+from app.gallery.errors import (
+    ConflictError,
+    ContractMismatchError,
+    InvalidRequestError,
+    NotFoundError,
+    StorageError,
+)
 from app.gallery.folder import FolderLock
 from app.gallery.index.ports import Keys
 from app.gallery.live import NO_KEYS, LiveGallery
@@ -304,7 +310,7 @@ class GalleryService:
         live = self._find(gallery_id)
         with live.writer:
             live.ready()
-            self._same_contract(live.gallery, contract)
+            self._fits(live, contract, vectors)
             duplicates = self._duplicates(live, identity_id, vectors)
             if strict and duplicates:
                 first = duplicates[0]
@@ -394,8 +400,7 @@ class GalleryService:
         probes = checks.probes(vectors)
         live.ready()
         gallery = live.gallery
-        if gallery.contract is not None:
-            self._same_contract(gallery, contract)
+        self._fits(live, contract, probes)
         limit = self._threshold(gallery, live.size(), threshold)
         wanted = max(k, 2, len(probes) + 1 if assign_unique else 0)
         with self._database.reading() as tx:
@@ -425,8 +430,7 @@ class GalleryService:
         live = self._find(gallery_id)
         probe = checks.probes(np.asarray(vector)[None])[0]
         gallery = live.gallery
-        if gallery.contract is not None:
-            self._same_contract(gallery, contract)
+        self._fits(live, contract, probe[None])
         with self._database.reading() as tx:
             owner = store.get_identity(tx, gallery_id, identity_id)
             numbers, faces = store.vectors_of_identities(tx, [owner.number])
@@ -486,12 +490,17 @@ class GalleryService:
             calibration = next(iter(self._calibrations.values()))
         return gallery_threshold(gallery.policy, calibration, comparisons)
 
-    def _same_contract(self, gallery: Gallery, contract: str) -> None:
+    def _fits(self, live: LiveGallery, contract: str, vectors: Vectors) -> None:
+        gallery = live.gallery
         if gallery.contract is not None and contract != gallery.contract:
             raise ContractMismatchError(
                 f"gallery {gallery.id!r} holds embeddings of contract {gallery.contract}, these are "
                 f"{contract}: serve the model that enrolled it, or enroll the photographs into a new gallery "
                 "with this model"
+            )
+        if live.dimension is not None and len(vectors) and vectors.shape[1] != live.dimension:
+            raise InvalidRequestError(
+                f"embeddings of contract {contract} have {live.dimension} numbers, not {vectors.shape[1]}"
             )
 
     def _duplicates(self, live: LiveGallery, identity_id: str, vectors: Vectors) -> list[Duplicate]:
