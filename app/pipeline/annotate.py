@@ -114,8 +114,13 @@ def label_tile(text: str, size: int, background: Color) -> RGBImage:
     pad = max(2, size // 4)
     _, _, wide, _ = cv2.getTextSize((0, 0), text, (0, 0), face, size, _WEIGHT)
     tile = np.full((round(1.25 * size) + pad, wide + 2 * pad, 3), background, dtype=np.uint8)
-    # Luma of ITU-R BT.601.
-    ink = (0, 0, 0) if np.dot(background, (0.299, 0.587, 0.114)) > 140 else (255, 255, 255)
-    cv2.putText(tile, text, (pad, pad // 2 + size), ink, face, size, _WEIGHT)
+    cv2.putText(tile, text, (pad, pad // 2 + size), _ink_on(background), face, size, _WEIGHT)
     tile.flags.writeable = False
     return tile
+
+
+def _ink_on(background: Color) -> Color:
+    """Black or white, whichever has the higher contrast ratio of WCAG 2.2 on the background."""
+    linear = (np.array(background) / 255) ** 2.2
+    luminance = float(linear @ (0.2126, 0.7152, 0.0722))
+    return (0, 0, 0) if (luminance + 0.05) ** 2 > 1.05 * 0.05 else (255, 255, 255)

@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 from app.pipeline.types import Face, FloatArray, Quality, RGBImage
 
 _EPSILON = 1e-6
-# Where between eyes (0) and mouth (1) the nose of a frontal face lies: the median over LFW View 1.
-_NOSE_HEIGHT = 0.53
+# An average adult head in millimeters, x to the image's right, y down, z towards the camera: 63 between the
+# eyes, 65 from eyes to mouth, the nose 25 before their plane and at the height that faces of LFW have it.
+_HEAD = np.array(
+    [(-31.5, -34.5, 0), (31.5, -34.5, 0), (0, 0, 25), (-26, 30.5, 0), (26, 30.5, 0)], dtype=np.float64
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,26 +113,21 @@ def contrast(grey: NDArray[np.uint8]) -> FloatArray:
 
 
 def turn(landmarks: FloatArray) -> FloatArray:
-    """About how many degrees a face is turned away from the camera, sideways and up or down together.
+    """About how many degrees a face is turned away from the camera, in any direction; roll does not count.
 
-    The tip of the nose stands before the plane of eyes and mouth, so turning the head moves it among the
-    other landmarks: sideways by d tan(yaw), up or down by d tan(pitch). Measured in the distance between the
-    eyes and in that from eyes to mouth, and with d = 25, 63 and 65 mm for an average head, this gives the
-    angle between the face's normal and the line of sight; a single head may be off by ten degrees. Roll does
-    not count.
-    landmarks: (N, 5, 2) pixels. Returns (N,) float32, 0 to 90.
+    The linear map from an average head's landmarks to the picture's, by least squares under scaled
+    orthography (the first step of POSIT, DeMenthon and Davis, IJCV 1995). Its two rows are the picture's axes
+    as the head sees them, and the angle is that between their normal and the head's. A single head may be off
+    by ten degrees.
+    landmarks: (N, 5, 2) pixels. Returns (N,) float32, 0 to 180.
     """
-    left_eye, right_eye, nose, left_mouth, right_mouth = np.moveaxis(landmarks.astype(np.float64), 1, 0)
-    eyes, mouth = (left_eye + right_eye) / 2, (left_mouth + right_mouth) / 2
-    across, down = right_eye - left_eye, mouth - eyes
-    sideways = _along(nose - (eyes + mouth) / 2, across) * 63 / 25
-    upward = (_along(nose - eyes, down) - _NOSE_HEIGHT) * 65 / 25
-    return np.degrees(np.arctan(np.hypot(sideways, upward))).astype(np.float32)
-
-
-def _along(vectors: NDArray[np.float64], axes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Component of each vector along its axis, in lengths of the axis."""
-    return np.asarray((vectors * axes).sum(axis=1) / np.maximum((axes**2).sum(axis=1), _EPSILON))
+    design = np.column_stack([_HEAD, np.ones(5)])
+    points = landmarks.astype(np.float64).transpose(1, 0, 2).reshape(5, -1)
+    axes = np.linalg.lstsq(design, points, rcond=None)[0][:3].reshape(3, -1, 2)
+    across, down = axes[:, :, 0].T, axes[:, :, 1].T
+    lengths = np.linalg.norm(across, axis=1) * np.linalg.norm(down, axis=1)
+    facing = (across[:, 0] * down[:, 1] - across[:, 1] * down[:, 0]) / np.maximum(lengths, _EPSILON)
+    return np.asarray(np.degrees(np.arccos(np.clip(facing, -1, 1))), dtype=np.float32)
 
 
 def outside(boxes: FloatArray, image_size: tuple[int, ...]) -> FloatArray:

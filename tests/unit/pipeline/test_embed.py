@@ -90,8 +90,8 @@ def test_the_runtime_sees_few_batch_sizes() -> None:
 
 def test_is_the_port_and_aligns_to_its_template(portrait: np.ndarray) -> None:
     embedder: FaceEmbedder = OnnxEmbedder(MODEL, manifest_for(MODEL))
-    landmarks = np.array([[205, 100], [243, 100], [224, 122], [208, 140], [240, 140]], np.float32)
-    face = Face(np.array([180, 60, 265, 165], np.float32), 0.99, landmarks)
+    landmarks = np.array([[205, 102], [247, 104], [225, 129], [202, 139], [245, 142]], np.float32)
+    face = Face(np.array([181, 62, 268, 172], np.float32), 0.99, landmarks)
     crops = embedder.align(portrait, [face, face])
     assert crops.shape == (2, HEIGHT, WIDTH, 3)
     assert embedder.align(portrait, []).shape == (0, HEIGHT, WIDTH, 3)
