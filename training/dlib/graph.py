@@ -1,7 +1,7 @@
 """dlib's face descriptor as an ONNX graph, written without torch."""
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -22,8 +22,7 @@ def build_graph(
     """The network from normalised chips to descriptors.
 
     Input `pixels`: (N, 3, 150, 150) float32, RGB, (p - mean) / 256. Output `embedding`: (N, 128) float32.
-    center: (128,) mean descriptor to subtract, which makes the cosine meaningful (None: dlib's raw descriptor,
-    whose metric is the Euclidean distance). metadata: pairs to keep in the file.
+    center: (128,) descriptor to subtract (None: dlib's raw descriptor). metadata: pairs to keep in the file.
     """
     graph = _Graph()
     size = CHIP
@@ -61,7 +60,8 @@ def build_graph(
 
 def _after(size: int, layer: Convolution) -> int:
     """Side of a convolution's output for a square input of side `size`."""
-    return (size + 2 * layer.padding - layer.weight.shape[-1]) // layer.stride + 1
+    kernel: int = layer.weight.shape[-1]
+    return (size + 2 * layer.padding - kernel) // layer.stride + 1
 
 
 class _Graph:
@@ -71,7 +71,7 @@ class _Graph:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
 
-    def add(self, kind: str, inputs: Sequence[str], name: str, **attributes: object) -> str:
+    def add(self, kind: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
         self._nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
         return name
 

