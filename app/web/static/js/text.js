@@ -74,11 +74,11 @@ const REJECTED = {
 };
 export const rejection = (code) => REJECTED[code] ?? code.replaceAll("_", " ");
 
-/** A threshold in words: where it comes from. */
-export function policy(threshold) {
+/** A threshold in words: where it comes from. rate: what the promise is called, FMR where two faces are compared. */
+export function policy(threshold, rate = "FPIR") {
   if (threshold.policy !== "fpir") return "fixed";
   const target = threshold.target === null ? "" : ` ${percent(threshold.target)}`;
-  return `FPIR${target}${threshold.extrapolated ? ", extrapolated" : ""}`;
+  return `${rate}${target}${threshold.extrapolated ? ", extrapolated" : ""}`;
 }
 
 /** Why a face was decided as it was, in a sentence. */

@@ -37,7 +37,7 @@ async function show(root, { signal }) {
     h("span", { class: "small muted" }, "or drop or paste the next one"));
 
   const start = () => {
-    swap(left, droppable(h("div", { class: "drop", id: "drop" }, icon("identify"),
+    swap(left, droppable(h("div", { class: "drop tall", id: "drop" }, icon("identify"),
       h("strong", {}, "Drop a picture here"),
       h("span", { class: "muted" }, "or paste it from the clipboard"),
       h("div", { class: "row" }, chooser({ label: "Choose a picture", primary: true, onfiles: take }), cameraButton((shot) => take([shot]))),

@@ -6,7 +6,7 @@ import { icon } from "../icons.js";
 import { activeModel, quantilesOf } from "../models.js";
 import { parse, quantile, total } from "../prometheus.js";
 import { gallery, readGallery } from "../state.js";
-import { count, milliseconds, similarity } from "../text.js";
+import { count, milliseconds, plural, similarity } from "../text.js";
 import { calibrationChart } from "../ui/chart.js";
 import { head } from "../ui/head.js";
 import { badge } from "../ui/meter.js";
@@ -75,7 +75,7 @@ function drawModel(place, list, active) {
   }
   const others = list.models.filter((each) => !each.active);
   swap(place,
-    h("div", { class: "row between" }, h("h2", {}, "Model"), badge("busy", list.provider)),
+    h("div", { class: "row between" }, h("h2", {}, "Model"), badge("busy", list.provider.replace("ExecutionProvider", ""))),
     h("dl", { class: "facts" },
       h("dt", {}, "Name"), h("dd", {}, h("strong", {}, active.name), ` ${active.version}`),
       h("dt", {}, "Contract"), h("dd", {}, h("code", {}, active.contract)),
@@ -146,7 +146,7 @@ async function drawMetrics(traffic, stages, signal) {
       h("dt", {}, "Faces enrolled"), h("dd", {}, count(total(samples, "sphereid_enrolled_faces_total"))),
       h("dt", {}, "Active requests"), h("dd", {}, count(total(samples, "sphereid_requests_active"))),
       h("dt", {}, "Faces waiting"), h("dd", {}, count(total(samples, "sphereid_embed_queue_faces"))),
-      h("dt", {}, "Stored"), h("dd", {}, `${count(total(samples, "sphereid_gallery_faces"))} faces in ${count(total(samples, "sphereid_gallery_galleries"))} galleries`)));
+      h("dt", {}, "Stored"), h("dd", {}, `${plural(total(samples, "sphereid_gallery_faces"), "face")} in ${plural(total(samples, "sphereid_gallery_galleries"), "gallery", "galleries")}`)));
 }
 
 function about() {

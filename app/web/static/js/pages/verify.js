@@ -61,7 +61,7 @@ async function show(root, { signal }) {
       : (same ? `This is ${whom}` : `Not shown to be ${whom}`);
     swap(result,
       h("div", { class: "verdict-line break" }, words, badge(answer.decision)),
-      meter({ value: answer.similarity, threshold: answer.threshold, kind: answer.decision }),
+      meter({ value: answer.similarity, threshold: answer.threshold, kind: answer.decision, rate: against === "picture" ? "FMR" : "FPIR" }),
       h("p", { class: "why" }, answer.reason === "below_threshold" ? why({ ...answer, candidates: [] }) : why(answer)),
       timings(answer));
   }

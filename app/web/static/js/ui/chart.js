@@ -35,7 +35,7 @@ export function calibrationChart(quantiles, { marks = [], pairs = null, protocol
       svg("text", { class: "mark-text", x: x(mark.value) - 6, y: SIZE.height - SIZE.bottom - 8, "text-anchor": "end" }, mark.label)]));
   return h("figure", { class: "stack tight" }, chart,
     pairs || protocol ? h("figcaption", { class: "small muted" },
-      pairs ? `${new Intl.NumberFormat("en").format(pairs)} impostor comparisons. ` : "", protocol) : null,
+      pairs ? `${new Intl.NumberFormat("en").format(pairs)} impostor comparisons${protocol ? ": " : ""}` : "", protocol) : null,
     h("details", {}, h("summary", {}, "As a table"), h("div", { class: "scroll-x cap", tabindex: 0, role: "region", "aria-label": "Calibration table" }, h("table", {},
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "False match rate"), h("th", { scope: "col" }, "Similarity"))),
       h("tbody", {}, points.map((p) => h("tr", {}, h("td", {}, p.fmr.toPrecision(3)), h("td", {}, similarity(p.similarity)))))))));

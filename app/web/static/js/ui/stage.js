@@ -2,6 +2,8 @@
 import { h, svg, swap } from "../dom.js";
 import { called, shorten } from "../text.js";
 
+const FONT = 13; // of the labels, in pixels of the screen
+const ruler = document.createElement("canvas").getContext("2d");
 const COLOR = /^#[0-9a-f]{6}$/i;
 
 /**
@@ -97,8 +99,8 @@ function drawFace(face, index, scale, size, landmarks, onpick) {
   const { x, y, width, height } = face.box;
   const color = face.identity?.metadata?.color;
   const text = labelOf(face, index);
-  const font = 13 * scale;
-  const plate = { width: (Array.from(text).length * 7.6 + 12) * scale, height: 20 * scale };
+  ruler.font = `600 ${FONT}px ${getComputedStyle(document.body).fontFamily}`;
+  const plate = { width: (ruler.measureText(text).width + 12) * scale, height: 20 * scale };
   const plateX = Math.max(0, Math.min(x, size.width - plate.width));
   const plateY = y >= plate.height ? y - plate.height : Math.min(y + height, size.height - plate.height);
   const group = svg("g", { class: "face-box", data: { decision: face.decision ?? "face" } },
@@ -106,7 +108,7 @@ function drawFace(face, index, scale, size, landmarks, onpick) {
     svg("rect", { class: "edge", x, y, width, height }),
     landmarks ? (face.landmarks ?? []).map(([cx, cy]) => svg("circle", { cx, cy, r: 2.5 * scale })) : null,
     svg("rect", { class: "plate", x: plateX, y: plateY, ...plate, rx: 3 * scale }),
-    svg("text", { x: plateX + 6 * scale, y: plateY + 14.5 * scale, "font-size": font, textLength: undefined }, text));
+    svg("text", { x: plateX + 6 * scale, y: plateY + 14.5 * scale, "font-size": FONT * scale }, text));
   if (typeof color === "string" && COLOR.test(color) && face.decision === "match") group.style.setProperty("--c", color);
   if (onpick) {
     group.addEventListener("click", () => onpick(index));

@@ -115,7 +115,6 @@ export async function enrollPart(root, { gallery, refresh, refill, signal }) {
     stopper = null;
     if (signal.aborted) return;
     count();
-    toast(summary.textContent);
     await Promise.all([refresh(), refill()]);
   }
 

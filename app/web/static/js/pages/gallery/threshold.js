@@ -42,13 +42,15 @@ export async function thresholdPart(root, { gallery, refresh, refill, signal }) 
     h("div", {}, h("button", { class: "button primary", type: "submit" }, "Save the policy")));
 
   function draw() {
-    swap(effective, now.policy.type === "fpir" && now.threshold.policy !== "fpir"
+    const warning = now.policy.type === "fpir" && now.threshold.policy !== "fpir"
       ? notice("warn", "The promise can't be kept", h("span", {}, "The model brings no calibration, so a fixed threshold is used. Calibrate the model, or set a similarity yourself."))
       : now.threshold.value > 1
         ? notice("warn", "No similarity keeps this promise", h("span", {}, `With ${plural(now.faces, "face")} the target is too strict for this model: nobody will be named. Choose a larger share.`))
         : now.threshold.extrapolated
           ? notice("warn", "The threshold is extrapolated", h("span", {}, "It lies beyond the impostor scores that were measured; the tail was fitted."))
-          : null);
+          : null;
+    swap(effective, warning);
+    effective.hidden = warning === null;
     const mark = { value: now.threshold.value, label: `threshold ${similarity(now.threshold.value)}` };
     swap(chart, quantiles
       ? calibrationChart(quantiles, { marks: [mark], pairs: model.calibration.pairs, protocol: model.calibration.protocol })
