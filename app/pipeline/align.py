@@ -51,8 +51,8 @@ TEMPLATES: Final[Mapping[str, Template]] = MappingProxyType(
         "canvas-128x128": _ARCFACE.shifted(8, 8, 128, 128),
         # The same points read as 0-based, which is how InsightFace aligned the faces of its models.
         "insightface-112x112": _SPHEREFACE.shifted(9, 1, 112, 112),
-        # For dlib's face descriptor, which wants the chip that dlib cuts by its own five points: where MTCNN's
-        # points lie in these chips on average (LFW View 1, development training set), made symmetric.
+        # For the face descriptor of dlib, which wants the chip that dlib cuts by its own points: where those
+        # of MTCNN lie in these chips on average (LFW View 1, development training set), made symmetric.
         "dlib-150x150": Template(
             ((47.44, 45.96), (102.56, 45.96), (75.0, 78.31), (50.57, 106.42), (99.43, 106.42)), 150, 150
         ),
@@ -96,11 +96,40 @@ def align(image: RGBImage, landmarks: FloatArray | Sequence[FloatArray], templat
     """Aligned crops of one image's faces.
 
     image: (H, W, 3) uint8. landmarks: (N, 5, 2) pixels. Returns (N, height, width, 3) uint8, black where the
-    crop reaches outside the image; N may be 0.
+    crop reaches outside the image; N may be 0. A face at least twice as large as its crop is averaged down
+    first, so that the fine texture of a large photograph does not turn into noise.
     """
     crops = np.empty((len(landmarks), template.height, template.width, 3), dtype=np.uint8)
     if len(landmarks) == 0:
         return crops
+    size = template.width, template.height
     for crop, matrix in zip(crops, similarity_transforms(landmarks, template.array), strict=True):
-        cv2.warpAffine(image, matrix, (template.width, template.height), dst=crop, flags=cv2.INTER_LINEAR)
+        source, from_source = _shrunk(image, matrix, size)
+        cv2.warpAffine(source, from_source, size, dst=crop, flags=cv2.INTER_LINEAR)
     return crops
+
+
+def _shrunk(
+    image: RGBImage, matrix: NDArray[np.float64], size: tuple[int, int]
+) -> tuple[RGBImage, NDArray[np.float64]]:
+    """The part of the image that a crop of `size` (width, height) shows, averaged over k by k pixels.
+
+    k is the largest whole number that still leaves the part no smaller than the crop. Returns the part and
+    the (2, 3) matrix from it to the crop; image and matrix as they are where k is 1.
+    """
+    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    if scale > 0.5 or scale < 1e-6:  # no smaller than half its size, or no transform at all
+        return image, matrix
+    k = int(min(1 / scale, *image.shape[:2]))
+    turn, shift = matrix[:, :2], matrix[:, 2]
+    corners = np.array([(x, y) for x in (-1, size[0]) for y in (-1, size[1])])
+    reach = (corners - shift) @ np.linalg.inv(turn).T
+    limits = np.array([image.shape[1], image.shape[0]])
+    first = np.clip(np.floor(reach.min(axis=0)), 0, limits - k).astype(int)
+    count = (np.clip(np.ceil(reach.max(axis=0)), first + k, limits).astype(int) - first) // k
+    x, y = first
+    part = image[y : y + count[1] * k, x : x + count[0] * k]
+    small = cv2.resize(part, (int(count[0]), int(count[1])), interpolation=cv2.INTER_AREA)
+    # Pixel i of the small part stands for the image's pixels first + k i ... first + k i + k - 1.
+    center = turn @ (first + (k - 1) / 2) + shift
+    return np.asarray(small, dtype=np.uint8), np.column_stack([turn * k, center])

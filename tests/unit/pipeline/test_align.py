@@ -97,6 +97,39 @@ def test_landmarks_land_on_the_template() -> None:
         np.testing.assert_allclose(centroid, [x, y], atol=0.15)
 
 
+def turned_template(scale: float, dx: float, dy: float) -> np.ndarray:
+    """(1, 5, 2) landmarks of a face `scale` times as large as its crop, rolled a little."""
+    turn = scale * np.array([[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]])
+    return (TEMPLATE.array @ turn.T + [dx, dy]).astype(np.float32)[None]
+
+
+@pytest.mark.parametrize("scale", [0.4, 1.0, 1.9, 2.0, 2.7, 5.5, 8.0])
+@pytest.mark.parametrize("shift", [(300, 40), (0, 0), (-60, -90), (800, 700)])
+def test_averaging_moves_nothing(scale: float, shift: tuple[int, int]) -> None:
+    """On a smooth picture the crop is what the transform says, at every size and over every edge."""
+    yy, xx = np.mgrid[:1000, :1100]
+    image = np.stack([xx * 0.2, yy * 0.2, (xx + yy) * 0.1], axis=2).round().astype(np.uint8)
+    landmarks = turned_template(scale, *shift)
+    crop = align(image, landmarks, TEMPLATE)[0].astype(float)
+    matrix = similarity_transforms(landmarks, TEMPLATE.array)[0]
+    grid = np.mgrid[: TEMPLATE.height, : TEMPLATE.width][::-1].reshape(2, -1).T
+    x, y = ((grid - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T).T.reshape(2, TEMPLATE.height, -1)
+    margin = 2 * max(scale, 1)
+    inside = (x > margin) & (y > margin) & (x < 1099 - margin) & (y < 999 - margin)
+    assert inside.any() or scale < 1
+    expected = np.stack([x * 0.2, y * 0.2, (x + y) * 0.1], axis=2)
+    np.testing.assert_allclose(crop[inside], expected[inside], atol=1.2)
+    outside = (x < -margin) | (y < -margin) | (x > 1099 + margin) | (y > 999 + margin)
+    assert not crop[outside].any()
+
+
+def test_texture_finer_than_the_crop_is_averaged() -> None:
+    image = np.random.default_rng(3).choice(np.array([0, 255], np.uint8), (1200, 1200, 1)).repeat(3, axis=2)
+    crop = align(image, turned_template(8, 300, 100), TEMPLATE)[0]
+    assert crop.std() < 25  # plain bilinear sampling leaves 80
+    assert crop.mean() == pytest.approx(127, abs=5)
+
+
 def test_outside_of_the_image_is_black_and_no_face_gives_no_crop() -> None:
     image = np.full((50, 50, 3), 200, np.uint8)
     assert align(image, np.empty((0, 5, 2), np.float32), TEMPLATE).shape == (0, 112, 96, 3)
