@@ -11,7 +11,8 @@ from tests.unit.gallery.conftest import Open, face, unit
 
 
 def pieces_left(folder: Path, vectors: Vectors) -> int:
-    """How many of the vectors' pairs of numbers (8 bytes) occur anywhere, at any offset, in the folder's files."""
+    """How many of the vectors' pairs of numbers (8 bytes) occur anywhere, at any offset, in the folder's
+    files."""
     data = b"".join(file.read_bytes() + b"\x00" * 16 for file in folder.rglob("*") if file.is_file())
     assert len(data) > 64
     windows = [np.frombuffer(data[offset:], "<u8", count=len(data) // 8 - 1) for offset in range(8)]
