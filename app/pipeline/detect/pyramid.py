@@ -1,8 +1,8 @@
 """The image at the sizes that the networks want: pyramid levels for P-net, crops for R-net and O-net.
 
 Both are area resizes as the reference does them (`interpolate(mode="area")`, adaptive average pooling):
-output pixel i of n is the plain mean of the input pixels ⌊i·m/n⌋ to ⌈(i+1)·m/n⌉−1. From a table of sums (Crow,
-1984, doi:10.1145/800031.808600) each such mean takes four look-ups, whatever its size.
+output pixel i of n is the plain mean of the input pixels ⌊i·m/n⌋ to ⌈(i+1)·m/n⌉−1. From a table of sums
+(Crow, 1984, doi:10.1145/800031.808600) each such mean takes four look-ups, whatever its size.
 """
 
 from collections.abc import Iterator
