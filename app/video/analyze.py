@@ -17,7 +17,7 @@ from app.video.errors import CanceledError
 from app.video.reader import VideoPicture, VideoReader
 from app.video.spool import AnalyzedFrame, Spool
 from app.video.tracker import FaceTracker
-from app.video.tracks import TrackBook
+from app.video.tracks import Links, TrackBook
 from app.video.types import Box, Progress, Sighting, VideoOptions
 
 Report = Callable[[Progress], None]
@@ -72,8 +72,8 @@ class FrameAnalyzer:
     Serves files and live streams alike; one a stream, from one thread at a time.
     """
 
-    def __init__(self, pipeline: FacePipeline, options: VideoOptions) -> None:
-        self.book = TrackBook()
+    def __init__(self, pipeline: FacePipeline, options: VideoOptions, links: Links | None = None) -> None:
+        self.book = TrackBook(links)
         self._pipeline = pipeline
         self._options = options
         self._tracker = FaceTracker()

@@ -141,8 +141,8 @@ def _filled(
     frames: Iterable[tuple[AnalyzedFrame, list[Shown] | None]], max_gap: float
 ) -> Iterator[ShownFrame]:
     """Carry boxes over to frames between two sightings of the same face: those that were not analyzed, and,
-    for up to `max_gap` seconds, those in which the detector missed it. Frames after the last analyzed one show
-    what that one did. Holds few frames at a time."""
+    for up to `max_gap` seconds, those in which the detector missed it. Frames after the last analyzed one
+    show what that one did. Holds few frames at a time."""
     held: deque[ShownFrame] = deque()
     last: dict[tuple[int, str | None], tuple[ShownFrame, Shown]] = {}
     newest: ShownFrame | None = None

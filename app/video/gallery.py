@@ -15,12 +15,12 @@ class GalleryMatcher:
     """The `Matcher` of one gallery of a `GalleryService`."""
 
     def __init__(self, service: GalleryService, gallery_id: str, contract: str) -> None:
-        """Raises NotFoundError without the gallery, ContractMismatchError when another model filled it."""
+        """Raises NotFoundError, or ContractMismatchError when another model filled the gallery."""
         gallery = service.get_gallery(gallery_id)
         if gallery.contract not in (None, contract):
             raise ContractMismatchError(
-                f"gallery {gallery_id!r} was filled with another model (contract {gallery.contract}, this one "
-                f"has {contract}): use that model, or enroll anew"
+                f"gallery {gallery_id!r} was filled with another model (contract {gallery.contract}, this "
+                f"one has {contract}): use that model, or enroll anew"
             )
         self._service = service
         self._gallery_id = gallery_id

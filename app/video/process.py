@@ -16,7 +16,7 @@ from app.video.reader import VideoInfo, VideoReader
 from app.video.render import render
 from app.video.segments import Segment, segments
 from app.video.spool import Spool
-from app.video.tracks import pairs_after
+from app.video.tracks import Links, pairs_after
 from app.video.types import Matcher, Verdict, VideoOptions
 
 VIDEO: Final = "annotated.mp4"
@@ -50,6 +50,7 @@ def process_video(
     matcher: Matcher,
     options: VideoOptions | None = None,
     *,
+    links: Links | None = None,
     about: Mapping[str, Any] | None = None,
     name: str | None = None,
     report: Report | None = None,
@@ -57,6 +58,7 @@ def process_video(
 ) -> VideoResult:
     """Find out who is on screen when, and write the results into `folder`.
 
+    links: how alike faces of one track must be (None: defaults that suit no model in particular).
     about: goes into `tracks.json` as it is (the gallery and its revision, say). name: of the video there
     (default: the file's). Called again with the same arguments after it was interrupted, it goes on where
     the first pass stopped. Memory does not grow with the video's length but for about a kilobyte a track.
@@ -67,7 +69,7 @@ def process_video(
     crops, work = folder / CROPS, folder / _WORK
     crops.mkdir(exist_ok=True)
     start = monotonic()
-    analyzer = FrameAnalyzer(pipeline, options)
+    analyzer = FrameAnalyzer(pipeline, options, links)
     header = {
         "bytes": source.stat().st_size,
         "contract": pipeline.embedder.contract,

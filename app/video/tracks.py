@@ -1,21 +1,18 @@
 """Evidence along tracks: stretches that look like one person, and the pooled embedding of each."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from app.gallery.calibration import ImpostorCalibration
 from app.pipeline.types import FloatArray, RGBImage
 from app.video.tracker import LIFESPAN
 from app.video.types import Box, Sighting
 
-TURN: Final = 0.35
-"""Cosine to a part's pooled embedding below which a face starts, or belongs to, another part."""
-REJOIN: Final = 0.6
-"""Cosine from which a face on a new track goes on with a part that was lost from sight a moment ago."""
 _FIRST: Final = 3
 """Faces embedded at the start of a part, before the schedule thins them out."""
 _INTERVAL: Final = 0.4
@@ -24,6 +21,26 @@ _SAME_LOOK: Final = 0.6
 """Correlation of two thumbnails of a face, one after the other, below which it is embedded to check."""
 _FLEETING: Final = 2
 """Embedded faces up to which a part is taken for a disturbance of the part before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Cosines that hold faces of a video together; what they should be depends on the model.
+
+    turn: similarity to a part's pooled embedding below which a face on the same geometric track belongs
+    to another part. rejoin: similarity from which a face goes on with a part that was lost from sight
+    a moment ago. The defaults are for models without calibration.
+    """
+
+    turn: float = 0.40
+    rejoin: float = 0.60
+
+    @classmethod
+    def from_calibration(cls, calibration: ImpostorCalibration | None) -> "Links":
+        """The similarities that 1 in 100 and 1 in 10,000 pairs of different people reach."""
+        if calibration is None:
+            return cls()
+        return cls(calibration.threshold(1e-2)[0], calibration.threshold(1e-4)[0])
 
 
 @dataclass(slots=True, eq=False)
@@ -77,7 +94,6 @@ class Part:
 
 @dataclass(slots=True, eq=False)
 class _Chain:
-    parts: list[Part] = field(default_factory=list)
     current: Part | None = None
     seen: float = 0.0
     embedded_at: float = -np.inf
@@ -88,11 +104,13 @@ class _Chain:
 class TrackBook:
     """Collects sightings into parts. Fed with the same sightings again, it gives the same parts."""
 
-    def __init__(self) -> None:
+    def __init__(self, links: Links | None = None) -> None:
+        self._links = links or Links()
         self.parts: dict[int, Part] = {}
         self.together: set[tuple[int, int]] = set()
         """Pairs of parts (smaller number first) seen in the same frame: they are different people."""
         self._chains: dict[int, _Chain] = {}
+        self._recent: dict[int, Part] = {}
 
     def due(self, time: float, chains: Sequence[int], crops: RGBImage) -> NDArray[np.bool_]:
         """Which faces of a frame should be embedded: new ones, those that changed, and each now and then.
@@ -116,65 +134,54 @@ class TrackBook:
 
     def add(self, time: float, sightings: Sequence[Sighting]) -> list[int]:
         """Count a frame's sightings in; their `part` is ignored. Returns the number of each one's part."""
-        numbers: list[int] = []
         here = [self._chains.setdefault(sighting.chain, _Chain()) for sighting in sightings]
-        taken = {chain.current.number for chain in here if chain.current is not None}
-        for chain, sighting in zip(here, sightings, strict=True):
-            part = self._part(chain, time, sighting, taken)
-            if part.number in numbers:  # its track was lost, went on as another, and came back
-                part = self._new(chain, time, sighting)
+        kept = [self._kept(chain, sighting) for chain, sighting in zip(here, sightings, strict=True)]
+        taken = {part.number for part in kept if part is not None}
+        numbers: list[int] = []
+        for chain, sighting, part in zip(here, sightings, kept, strict=True):
+            if part is None:
+                part = self._lost(sighting, taken) or self._new(sighting, time)
+            elif part.number in numbers:  # its track was lost, went on as another, and came back
+                part = self._new(sighting, time)
             part.add(time, sighting)
+            taken.add(part.number)
+            self._recent[part.number] = part
             chain.current, chain.seen = part, time
             if sighting.vector is not None:
                 chain.embedded_at = time
             numbers.append(part.number)
         ordered = sorted(numbers)
         self.together.update((a, b) for i, a in enumerate(ordered) for b in ordered[i + 1 :])
-        gone = [n for n, c in self._chains.items() if c.current and time - c.seen > 2 * LIFESPAN]
-        for number in gone:
-            del self._chains[number]
+        oldest = time - 2 * LIFESPAN
+        self._chains = {n: c for n, c in self._chains.items() if c.current is None or c.seen >= oldest}
+        self._recent = {n: part for n, part in self._recent.items() if part.end >= oldest}
         return numbers
 
-    def _part(self, chain: _Chain, time: float, sighting: Sighting, taken: set[int]) -> Part:
+    def _kept(self, chain: _Chain, sighting: Sighting) -> Part | None:
+        """The part that a face goes on with as its geometric track does; None for a new or changed face."""
         current = chain.current
-        if current is None:
-            lost = self._lost(sighting, taken)
-            if lost is None:
-                return self._new(chain, time, sighting)
-            taken.add(lost.number)
-            chain.parts.append(lost)
-            return lost
-        if sighting.vector is None or current.total is None:
+        pooled = None if current is None else current.pooled
+        if pooled is None or sighting.vector is None:
             return current
-        similarities = [
-            (float(part.pooled @ sighting.vector), part) for part in chain.parts if part.pooled is not None
-        ]
-        here = next(s for s, part in similarities if part is current)
-        if here >= TURN:
-            chain.suspect = False
-            return current
-        chain.suspect = True
-        best, part = max(similarities, key=lambda pair: pair[0])
-        return part if best >= TURN else self._new(chain, time, sighting)
+        chain.suspect = float(pooled @ sighting.vector) < self._links.turn
+        return None if chain.suspect else current
 
     def _lost(self, sighting: Sighting, taken: set[int]) -> Part | None:
-        """The part, recently seen but not in this frame, that a face on a new track goes on with."""
+        """The part, recently seen but not in this frame, that a face surely goes on with."""
         if sighting.vector is None:
             return None
-        found = [
-            (float(chain.current.pooled @ sighting.vector), chain.current)
-            for chain in self._chains.values()
-            if chain.current is not None
-            and chain.current.number not in taken
-            and chain.current.pooled is not None
-        ]
-        best = max(found, key=lambda pair: pair[0], default=None)
-        return best[1] if best is not None and best[0] >= REJOIN else None
+        best, similarity = None, self._links.rejoin
+        for part in self._recent.values():
+            pooled = part.pooled
+            if part.number not in taken and pooled is not None:
+                here = float(pooled @ sighting.vector)
+                if here >= similarity:
+                    best, similarity = part, here
+        return best
 
-    def _new(self, chain: _Chain, time: float, sighting: Sighting) -> Part:
+    def _new(self, sighting: Sighting, time: float) -> Part:
         part = Part(len(self.parts) + 1, sighting.chain, time, time)
         self.parts[part.number] = part
-        chain.parts.append(part)
         return part
 
     def merged(self) -> tuple[dict[int, Part], dict[int, int]]:
