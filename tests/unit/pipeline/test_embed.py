@@ -176,5 +176,23 @@ def test_a_gpu_that_was_asked_for_must_be_there(providers: Providers) -> None:
         open_session(MODEL, providers)
 
 
+@pytest.fixture
+def cuda_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runtime claims CUDA, as its GPU build does without a driver, and falls back silently."""
+    if "CUDAExecutionProvider" in ort.get_available_providers():
+        pytest.skip("this machine's onnxruntime has CUDA")
+    monkeypatch.setattr(
+        ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+
+
+@pytest.mark.usefixtures("cuda_that_does_not_start")
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_silent_fall_back_to_the_cpu_is_an_error_unless_auto_was_asked() -> None:
+    with pytest.raises(ModelError, match="did not start and the runtime fell back to CPUExecutionProvider"):
+        open_session(MODEL, "cuda")
+    assert open_session(MODEL, "auto").get_providers() == ["CPUExecutionProvider"]
+
+
 def test_auto_takes_what_is_there() -> None:
     assert open_session(MODEL, "auto").get_providers()
