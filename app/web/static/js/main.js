@@ -16,7 +16,6 @@ import { key, onKeyChange, setKey } from "./session.js";
 import { askForKey } from "./ui/signin.js";
 import { problem } from "./ui/problem.js";
 import { themeButton } from "./ui/theme.js";
-import { toast } from "./ui/toast.js";
 
 const ALL = [identify, verify, gallery, live, video, unknowns, jobs, system].map((module) => module.page);
 
@@ -76,7 +75,6 @@ function foot() {
       onclick: async () => {
         if (signed) {
           setKey("");
-          toast("Signed out. The key was removed from this tab.");
           location.reload();
         } else if (await askForKey(false)) {
           location.reload();

@@ -122,10 +122,12 @@ function identityChooser(signal, onchange) {
   const note = h("p", { class: "small muted", role: "status" });
   const look = async () => {
     const answer = await call("GET", url(at.identities(gallery()), { name: search.value.trim(), limit: 50 }), { signal });
+    const before = select.value;
     found = answer.items;
     swap(select, found.map((each) => h("option", { value: each.id }, `${called(each)} (${plural(each.faces, "face")})`)));
     note.textContent = answer.next_cursor ? "Only the first 50 are listed; type more of the name." : plural(found.length, "identity", "identities");
-    onchange();
+    select.value = before; // a choice outlives a search that still lists it
+    if (select.value !== before || !before) onchange();
   };
   let timer = 0;
   search.addEventListener("input", () => {

@@ -1,5 +1,5 @@
 // Where pictures come in: dropped, pasted, chosen, or taken with the camera.
-import { h, uid } from "../dom.js";
+import { h } from "../dom.js";
 import { icon } from "../icons.js";
 import { takePicture } from "./camera.js";
 
@@ -10,10 +10,8 @@ const looksLikePicture = (file) =>
 
 /** A button that opens the file chooser. */
 export function chooser({ label, sign = "upload", primary = false, multiple = false, folder = false, accept = PICTURES, small = false, onfiles }) {
-  const id = uid("file");
   const input = h("input", {
-    type: "file", id, class: "visually-hidden", accept: folder ? null : accept, multiple, webkitdirectory: folder, tabindex: -1,
-    "aria-label": label,
+    type: "file", hidden: true, accept: folder ? null : accept, multiple, webkitdirectory: folder,
     onchange: () => {
       const files = [...input.files];
       input.value = "";
