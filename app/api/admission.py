@@ -26,11 +26,7 @@ class Admission:
     async def enter(self) -> AsyncIterator[None]:
         """A place among the requests under way; Problem `overloaded` when there is none."""
         if self.active >= self._limit:
-            raise Problem(
-                "overloaded",
-                f"{self.active} image requests are under way; try again in a moment",
-                headers={"Connection": "close"},  # the body that was not read must not be taken for a request
-            )
+            raise Problem("overloaded", f"{self.active} image requests are under way; try again in a moment")
         self.active += 1
         try:
             yield

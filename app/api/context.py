@@ -22,6 +22,9 @@ OPEN_PATHS: Final = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.js
 OPEN_PREFIX: Final = "/static/"
 """The console's files. It asks for the key itself, so a browser must be able to load it without one."""
 
+_DROPPED: Final = 64 * 1024 * 1024
+"""Bytes beyond the limit that a client may go on sending before it gets its 413."""
+
 _SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 log = logging.getLogger("sphereid.access")
 crash_log = logging.getLogger("sphereid.error")
@@ -133,18 +136,23 @@ def _counted(receive: Receive, headers: Headers, state: dict[str, object]) -> Re
         limit = state["body_limit"]
         assert isinstance(limit, int)
         if announced > limit or total > limit:
-            raise _too_large(limit)
+            raise _too_large(limit, announced)
         message = await receive()
         if message["type"] == "http.request":
             total += len(message.get("body", b""))
             if total > limit:
-                raise _too_large(limit)
+                raise _too_large(limit, announced)
         return message
 
     return counted
 
 
-def _too_large(limit: int) -> Problem:
+def _too_large(limit: int, announced: int) -> Problem:
+    """The rest of a body of reasonable length is read and dropped by the server, for most clients look at the
+    answer only after they have sent everything; on an endless one the connection is closed."""
+    bearable = 0 < announced <= limit + _DROPPED
     return Problem(
-        "body_too_large", f"the body may have at most {limit:,} bytes", headers={"Connection": "close"}
+        "body_too_large",
+        f"the body may have at most {limit:,} bytes",
+        headers={} if bearable else {"Connection": "close"},
     )
