@@ -34,7 +34,9 @@ def test_twenty_nine_convolutions_and_the_published_input(weights: DlibWeights) 
     assert weights.parameters == count + 256 * 128
 
 
-def test_onnx_gives_the_descriptors_of_dlib(session: ort.InferenceSession, pixels: Array, golden: Array) -> None:
+def test_onnx_gives_the_descriptors_of_dlib(
+    session: ort.InferenceSession, pixels: Array, golden: Array
+) -> None:
     found = session.run(None, {"pixels": pixels})[0]
     np.testing.assert_allclose(found, golden, rtol=0, atol=3e-6)
     # Flat images make large activations; a natural one agrees to the last bits.
@@ -42,7 +44,9 @@ def test_onnx_gives_the_descriptors_of_dlib(session: ort.InferenceSession, pixel
 
 
 @pytest.mark.parametrize("batch", [1, 7])
-def test_onnx_takes_any_batch(session: ort.InferenceSession, pixels: Array, golden: Array, batch: int) -> None:
+def test_onnx_takes_any_batch(
+    session: ort.InferenceSession, pixels: Array, golden: Array, batch: int
+) -> None:
     repeated = np.resize(np.arange(6), batch)
     found = session.run(None, {"pixels": pixels[repeated]})[0]
     np.testing.assert_allclose(found, golden[repeated], rtol=0, atol=3e-6)
