@@ -52,7 +52,7 @@ class Limits(_Group):
 class Detection(_Group):
     """The face detector."""
 
-    min_face: int = Field(default=20, ge=12, description="Shortest side in pixels of a face worth finding.")
+    min_face: int = Field(default=32, ge=12, description="Shortest side in pixels of a face worth finding.")
     min_face_ratio: float = Field(
         default=1 / 25,
         ge=0,

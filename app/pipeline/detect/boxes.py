@@ -18,11 +18,14 @@ STRIDE, CELL = 2, 12
 """P-net looks through a 12×12 window that moves by 2 pixels."""
 
 
-def cells_to_boxes(rows: Indices, columns: Indices, scale: float) -> FloatArray:
-    """Image boxes of P-net cells: ⌊(2i+1)/scale⌋ to ⌊(2i+12)/scale⌋ on each axis; (N, 4)."""
-    start = np.stack([columns, rows], axis=1).astype(np.float32) * STRIDE
-    s = np.float32(scale)
-    return np.concatenate([np.floor((start + 1) / s), np.floor((start + CELL) / s)], axis=1)
+def cells_to_boxes(cells: Indices, scales: NDArray[np.float64]) -> FloatArray:
+    """Image boxes of P-net windows, (N, 4): ⌊(2i+1)/scale⌋ to ⌊(2i+12)/scale⌋ on each axis.
+
+    cells: (N, 2) column and row. scales: (N,) of the level that each was found on.
+    """
+    start = (cells * STRIDE).astype(np.float32)
+    scale = scales.astype(np.float32)[:, None]
+    return np.concatenate([np.floor((start + 1) / scale), np.floor((start + CELL) / scale)], axis=1)
 
 
 def regress(boxes: FloatArray, offsets: FloatArray, *, plus: float) -> FloatArray:

@@ -54,26 +54,27 @@ class Cascade:
         if not scales:
             return np.empty((0, 4), np.float32)
         found = [self._scan(image, scale) for scale in scales]
-        boxes = np.concatenate([boxes for boxes, _ in found])
+        cells = np.concatenate([cells for cells, _ in found])
         heads = np.concatenate([heads for _, heads in found])
-        levels = np.repeat(np.arange(len(found)), [len(boxes) for boxes, _ in found])
+        levels = np.repeat(np.arange(len(found)), [len(cells) for cells, _ in found])
+        boxes = cells_to_boxes(cells, np.array(scales)[levels])
         keep = nms(boxes, heads[:, 4], 0.5, groups=levels)
         boxes, heads = boxes[keep], heads[keep]
         keep = nms(boxes, heads[:, 4], 0.7)[: self._max_candidates]
         return square(regress(boxes[keep], heads[keep, :4], plus=0))
 
-    def _scan(self, image: AreaSampler, scale: float) -> tuple[FloatArray, FloatArray]:
-        """P-net on one level: (N, 4) boxes and (N, 5) heads of the windows above the threshold."""
-        rows, columns, values = [], [], []
-        for first_row, first_column, tile in level_tiles(image, scale, _TILE_CELLS):
+    def _scan(self, image: AreaSampler, scale: float) -> tuple[Indices, FloatArray]:
+        """P-net on one level: (N, 2) columns and rows and (N, 5) heads of the windows above the threshold."""
+        cells: list[Indices] = []
+        values: list[FloatArray] = []
+        for corner, tile in level_tiles(image, scale, _TILE_CELLS):
             heads = _infer(self._pnet, tile[None])[0]
-            row, column = np.nonzero(heads[4] >= self._limits[0])
-            rows.append(row + first_row)
-            columns.append(column + first_column)
-            values.append(heads[:, row, column].T)
+            hits = np.flatnonzero(heads[4] >= self._limits[0])
+            columns, rows = hits % heads.shape[2], hits // heads.shape[2]
+            cells.append(np.stack([columns + corner[0], rows + corner[1]], axis=1))
+            values.append(heads.reshape(5, -1).take(hits, axis=1).T)
         best = _top(np.concatenate(values), self._max_candidates)
-        boxes = cells_to_boxes(np.concatenate(rows)[best], np.concatenate(columns)[best], scale)
-        return boxes, np.concatenate(values)[best]
+        return np.concatenate(cells)[best], np.concatenate(values)[best]
 
     def refine(self, image: AreaSampler, boxes: FloatArray) -> FloatArray:
         """R-net on every candidate: the (M, 4) square boxes that survive, best first."""

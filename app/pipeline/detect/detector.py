@@ -32,7 +32,7 @@ class DetectorConfig:
     side by side. cache_dir: where the converted networks are kept (None: only in memory).
     """
 
-    min_face: int = 20
+    min_face: int = 32
     min_face_ratio: float = 1 / 25
     thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7)
     factor: float = 0.709

@@ -29,14 +29,19 @@ class Bins:
     @classmethod
     def of(cls, length: int, count: int) -> "Bins":
         """`count` bins over an axis of `length` pixels; they overlap where that does not divide evenly."""
-        i = np.arange(count)
-        return cls(i * length // count, -(-(i + 1) * length // count))
+        edges = np.arange(count + 1) * length
+        return cls(edges[:-1] // count, (edges[1:] + (count - 1)) // count)
 
     def __len__(self) -> int:
         return len(self.start)
 
     def __getitem__(self, part: slice) -> "Bins":
         return Bins(self.start[part], self.stop[part])
+
+    @property
+    def weights(self) -> FloatArray:
+        """One over the number of pixels in each bin."""
+        return np.float32(1) / (self.stop - self.start).astype(np.float32)
 
     @property
     def span(self) -> slice:
@@ -63,7 +68,9 @@ class AreaSampler:
             table, top, left = _table_of_sums(self.image[y, x]), y.start, x.start
         bands = table.take(rows.stop - top, axis=1) - table.take(rows.start - top, axis=1)
         sums = bands.take(columns.stop - left, axis=2) - bands.take(columns.start - left, axis=2)
-        return _means(sums, np.multiply.outer(rows.stop - rows.start, columns.stop - columns.start))
+        means: FloatArray = np.multiply(sums, rows.weights[:, None], dtype=np.float32)
+        means *= columns.weights
+        return means
 
     def crops(self, boxes: FloatArray, side: int) -> tuple[FloatArray, Indices]:
         """Cut (N, 4) boxes out of the image, each resized to side×side.
@@ -88,11 +95,14 @@ class AreaSampler:
         y1, y2 = first[:, 1, :, None], last[:, 1, :, None]
         stride = self.width + 1
         corners = [(y * stride + x) for y, x in ((y2, x2), (y1, x2), (y2, x1), (y1, x1))]
-        counts = (y2 - y1) * (x2 - x1)
+        weights = np.float32(1) / ((y2 - y1) * (x2 - x1)).astype(np.float32)
         for channel, sums in enumerate(self._table.reshape(3, -1)):
             # "clip" spares NumPy a second pass for bounds; the corners are inside by construction.
             a, b, c, d = (sums.take(corner, mode="clip") for corner in corners)
-            planes[:, channel] = _means(a - b - c + d, counts)
+            a -= b
+            a -= c
+            a += d
+            np.multiply(a, weights, out=planes[:, channel], dtype=np.float32)
         return planes, inside
 
 
@@ -108,11 +118,6 @@ def _table_of_sums(image: RGBImage) -> NDArray[np.int32]:
     return table
 
 
-def _means(sums: NDArray[np.int32], counts: Indices) -> FloatArray:
-    means: FloatArray = np.multiply(sums, np.float32(1) / counts.astype(np.float32), dtype=np.float32)
-    return means
-
-
 def pyramid_scales(height: int, width: int, min_face: float, factor: float) -> list[float]:
     """Scales of the pyramid: 12/min_face, then × factor while the shorter side stays at least 12 pixels."""
     scales, scale = [], CELL / min_face
@@ -122,10 +127,12 @@ def pyramid_scales(height: int, width: int, min_face: float, factor: float) -> l
     return scales
 
 
-def level_tiles(sampler: AreaSampler, scale: float, cells: int) -> Iterator[tuple[int, int, FloatArray]]:
+def level_tiles(
+    sampler: AreaSampler, scale: float, cells: int
+) -> Iterator[tuple[tuple[int, int], FloatArray]]:
     """The pyramid level at `scale`, ⌊side·scale + 1⌋ pixels on each axis, tile by tile.
 
-    Yields (first row of P-net windows, first column, (3, h, w) planes). A tile holds at most cells×cells
+    Yields ((column, row) of its first P-net window, (3, h, w) planes). A tile holds at most cells×cells
     windows and overlaps the next one by the ten pixels that their windows share, so P-net answers as it would
     for the whole level, while its work stays in the processor's cache and its memory bounded.
     """
@@ -133,7 +140,7 @@ def level_tiles(sampler: AreaSampler, scale: float, cells: int) -> Iterator[tupl
     columns = Bins.of(sampler.width, int(sampler.width * scale + 1))
     for first_row, y in _cuts(len(rows), cells):
         for first_column, x in _cuts(len(columns), cells):
-            yield first_row, first_column, sampler.window(rows[y], columns[x])
+            yield (first_column, first_row), sampler.window(rows[y], columns[x])
 
 
 def _cuts(side: int, cells: int) -> Iterator[tuple[int, slice]]:
