@@ -64,7 +64,7 @@ async def get_gallery(gallery: GalleryId, parts: PartsDep) -> s.Gallery:
     "/{gallery}",
     summary="Change a gallery",
     response_model=s.Gallery,
-    responses=problems(404, 408, 413, 415, 422),
+    responses=problems(404, 408, 409, 413, 415, 422),
     openapi_extra=json_schema(s.GalleryPatch),
 )
 async def update_gallery(gallery: GalleryId, parts: PartsDep, context: ContextDep, once: OnceDep) -> Response:

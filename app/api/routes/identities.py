@@ -61,7 +61,7 @@ async def get_identity(gallery: GalleryId, identity: IdentityId, parts: PartsDep
     "/{identity}",
     summary="Change an identity",
     response_model=s.Identity,
-    responses=problems(404, 408, 413, 415, 422),
+    responses=problems(404, 408, 409, 413, 415, 422),
     openapi_extra=json_schema(s.IdentityPatch),
 )
 async def update_identity(
