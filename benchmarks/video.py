@@ -2,8 +2,8 @@
 
     python benchmarks/video.py --json out.json
 
-Six people are enrolled with one image each; four strangers are among them. A shot shows two to four
-people who pan, zoom and cross; their stills change about once a second; shots are cut hard, often with someone
+Six people are enrolled with one image each; four strangers are among them. A shot shows two to
+four people who pan, zoom and cross; their stills change about once a second; shots are cut hard, often with someone
 else standing where the last person stood. All ten are identities that training kept out.
 
 Scores, over all frames of the clip; a shown box belongs to a true face when they overlap by IoU >= 0.3:
@@ -125,7 +125,9 @@ def compose(
     names = sorted(people)
     shot, done = 0, 0
     while done < frames:
-        length = min(int(rng.integers(2 * RATE, 4 * RATE)), frames - done)
+        length = int(rng.integers(2 * RATE, 4 * RATE))
+        if frames - done - length < 2 * RATE:
+            length = frames - done
         cast = [str(name) for name in rng.choice(names, int(rng.integers(2, 5)), replace=False)]
         if not enrolled & set(cast):
             cast[0] = str(rng.choice(sorted(enrolled)))

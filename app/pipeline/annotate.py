@@ -27,7 +27,7 @@ class Mark:
 
     box_xyxy: (4,) pixels. label: text beside the box, in any script; empty for none. similarity: shown after
     it. identity: decides the color, the same in every picture; None draws in grey. landmarks: (5, 2) pixels,
-    drawn when given.
+    drawn when given. color: RGB, in place of the identity's own.
     """
 
     box_xyxy: FloatArray
@@ -35,6 +35,7 @@ class Mark:
     similarity: float | None = None
     identity: str | None = None
     landmarks: FloatArray | None = None
+    color: Color | None = None
 
     @property
     def text(self) -> str:
@@ -55,7 +56,7 @@ def annotate(image: RGBImage, marks: Sequence[Mark]) -> RGBImage:
     line = max(1, round(min(canvas.shape[:2]) / 300))
     boxes = np.array([mark.box_xyxy for mark in marks], dtype=np.float32).round().reshape(-1, 4).astype(int)
     for mark, (left, top, right, bottom) in zip(marks, boxes.tolist(), strict=True):
-        color = identity_color(mark.identity)
+        color = mark.color or identity_color(mark.identity)
         cv2.rectangle(canvas, (left, top), (right, bottom), color, line)
         for x, y in mark.landmarks if mark.landmarks is not None else ():
             center = (round(float(x)), round(float(y)))
@@ -68,7 +69,7 @@ def annotate(image: RGBImage, marks: Sequence[Mark]) -> RGBImage:
         size = int(
             np.clip((box[2] - box[0]) / 6, _SMALLEST_TEXT, max(_SMALLEST_TEXT, min(canvas.shape[:2]) / 24))
         )
-        tile = label_tile(mark.text, size, identity_color(mark.identity))
+        tile = label_tile(mark.text, size, mark.color or identity_color(mark.identity))
         place = _best_place(box, tile.shape, taken, canvas.shape, line)
         canvas[place[1] : place[3], place[0] : place[2]] = tile[: place[3] - place[1], : place[2] - place[0]]
         taken = np.vstack([taken, place])

@@ -1,6 +1,5 @@
 """One stable color an identity."""
 
-import colorsys
 import re
 from collections.abc import Iterable
 from hashlib import blake2b
@@ -12,20 +11,20 @@ OUTLIER: Final = "#9e9e9e"
 """The grey of faces that nobody was named for."""
 
 _HEX: Final = re.compile(r"#[0-9a-fA-F]{6}")
-_HUES: Final = 12
-
-
-def _palette() -> tuple[str, ...]:
-    """Hues 30 degrees apart, then the same hues lighter, then darker."""
-    colors = []
-    for value, saturation in ((0.90, 0.85), (0.98, 0.50), (0.60, 0.90)):
-        for hue in range(_HUES):
-            channels = colorsys.hsv_to_rgb(hue / _HUES, saturation, value)
-            colors.append("#" + "".join(f"{round(255 * channel):02x}" for channel in channels))
-    return tuple(colors)
-
-
-PALETTE: Final = _palette()
+_BASE: Final = (
+    "#e6382e",  # red
+    "#2e7de6",  # blue
+    "#2fb34a",  # green
+    "#f2b01e",  # amber
+    "#9b4de0",  # violet
+    "#14b8c4",  # cyan
+    "#f06fb4",  # pink
+    "#a8642a",  # brown
+    "#c3d92b",  # lime
+    "#ff7f2a",  # orange
+    "#5a5fd6",  # indigo
+    "#0e8a6b",  # teal
+)
 
 
 def rgb(color: str) -> tuple[int, int, int]:
@@ -33,14 +32,9 @@ def rgb(color: str) -> tuple[int, int, int]:
     return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
 
 
-def ink_on(color: str) -> str:
-    """Black or white, whichever stands out more on `color` (WCAG 2 relative luminance)."""
-    linear = [
-        channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4
-        for channel in (value / 255 for value in rgb(color))
-    ]
-    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    return "#000000" if (luminance + 0.05) ** 2 > 0.05 * 1.05 else "#ffffff"
+def _mixed(color: str, gray: int) -> str:
+    """Halfway to white (255) or black (0)."""
+    return "#" + "".join(f"{(channel + gray) // 2:02x}" for channel in rgb(color))
 
 
 def assign_colors(identities: Iterable[Identity]) -> dict[str, str]:
@@ -60,12 +54,8 @@ def assign_colors(identities: Iterable[Identity]) -> dict[str, str]:
     used = set(colors.values())
     for name in wanting:
         start = int.from_bytes(blake2b(name.encode(), digest_size=4).digest(), "big")
-        # The first hues are the most different: prefer them, then their lighter and darker sisters.
-        order = [
-            PALETTE[shade * _HUES + (start + offset) % _HUES]
-            for shade in range(len(PALETTE) // _HUES)
-            for offset in range(_HUES)
-        ]
+        turned = [_BASE[(start + offset) % len(_BASE)] for offset in range(len(_BASE))]
+        order = [*turned, *(_mixed(c, 255) for c in turned), *(_mixed(c, 0) for c in turned)]
         color = next((c for c in order if c not in used), order[0])
         colors[name] = color
         used.add(color)

@@ -1,65 +1,43 @@
-"""Boxes and names on frames, and the timeline picture."""
+"""Names on frames, and the timeline picture."""
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from app.gallery.types import Identity
+from app.pipeline.annotate import Mark, annotate, label_tile
 from app.pipeline.types import RGBImage
-from app.video.colors import OUTLIER, ink_on, rgb
+from app.video.colors import OUTLIER, rgb
 from app.video.segments import Segment
 from app.video.types import Shown
 
-_NAME_LENGTH: Final = 40
+_WHITE: Final = (255, 255, 255)
+_TEXT: Final = 14
+_ROW: Final = 34
+_FOOT: Final = 34
 
 
 class Painter:
-    """Draws the faces of frames in the colors of their identities."""
+    """Draws the faces of frames in the colors of their identities; outliers in grey, without a name."""
 
     def __init__(self, names: Mapping[str, str], colors: Mapping[str, str]) -> None:
         self._names = names
-        self._colors = colors
-        self._label = lru_cache(maxsize=512)(_label)
+        self._colors = {identity: rgb(color) for identity, color in colors.items()}
 
-    def paint(self, image: RGBImage, faces: Sequence[Shown]) -> None:
-        """Draw onto `image`, (H, W, 3) uint8 RGB, in place: outliers first, so that names stay on top."""
-        side = min(image.shape[:2])
-        thickness = max(1, round(side / 240))
-        size = max(11, round(side / 26))
-        for face in sorted(faces, key=lambda face: face.identity is not None):
-            known = face.identity
-            color = OUTLIER if known is None else self._colors.get(known, OUTLIER)
-            left, top, right, bottom = (round(edge) for edge in face.box)
-            cv2.rectangle(image, (left, top), (right, bottom), rgb(color), thickness, cv2.LINE_AA)
-            if known is not None:
-                tile = self._label(self._names.get(known, known), color, size)
-                _paste(image, tile, left - thickness // 2, top, bottom)
+    def paint(self, image: RGBImage, faces: Sequence[Shown]) -> RGBImage:
+        """A copy of `image`, (H, W, 3) uint8 RGB, with the faces drawn; named ones on top."""
+        ordered = sorted(faces, key=lambda face: face.identity is not None)
+        return annotate(image, [self._mark(face) for face in ordered])
 
-
-def _label(text: str, color: str, size: int) -> RGBImage:
-    """A name on its color, (h, w, 3) uint8."""
-    font = ImageFont.load_default(size)
-    shown = text if len(text) <= _NAME_LENGTH else text[: _NAME_LENGTH - 1] + "…"
-    left, _, right, _ = font.getbbox(shown)
-    pad = max(2, size // 5)
-    tile = Image.new("RGB", (int(right - left) + 2 * pad, int(size * 1.15) + pad), color)
-    ImageDraw.Draw(tile).text((pad - left, pad // 2), shown, fill=ink_on(color), font=font)
-    return np.asarray(tile, dtype=np.uint8)
-
-
-def _paste(image: RGBImage, tile: RGBImage, left: int, top: int, bottom: int) -> None:
-    """Put a label above its box, or below where there is no room, wholly inside the picture if it fits."""
-    height, width = image.shape[:2]
-    h, w = tile.shape[:2]
-    y = top - h if top - h >= 0 else min(bottom, height - h)
-    x, y = max(0, min(left, width - w)), max(0, y)
-    target = image[y : y + h, x : x + w]
-    target[:] = tile[: target.shape[0], : target.shape[1]]
+    def _mark(self, face: Shown) -> Mark:
+        box = np.array(face.box, dtype=np.float32)
+        if face.identity is None:
+            return Mark(box, color=rgb(OUTLIER))
+        name = self._names.get(face.identity, face.identity)
+        return Mark(box, name, identity=face.identity, color=self._colors.get(face.identity))
 
 
 def write_timeline(
@@ -72,40 +50,47 @@ def write_timeline(
     width: int = 1200,
 ) -> None:
     """Write a PNG with a row of bars for each person over the video's seconds; outliers share the last."""
-    order: dict[str | None, float] = {}
+    present: dict[str | None, float] = {}
     for segment in segments:
-        order[segment.identity] = order.get(segment.identity, 0.0) + segment.end - segment.start
-    rows = sorted(order, key=lambda who: (who is None, -order[who]))
-    font = ImageFont.load_default(15)
-    names = [
-        "outliers" if who is None else identities[who].name if who in identities else who for who in rows
+        present[segment.identity] = present.get(segment.identity, 0.0) + segment.end - segment.start
+    rows = sorted(present, key=lambda who: (who is None, -present[who], str(who)))
+    labels = [label_tile(_name(who, identities), _TEXT, _WHITE) for who in rows] or [
+        label_tile("no faces", _TEXT, _WHITE)
     ]
-    names = [n if len(n) <= 28 else n[:27] + "…" for n in names]
-    gutter = max([int(font.getlength(name)) for name in names], default=60) + 24
-    row_height, top = 34, 16
-    height = top + row_height * max(len(rows), 1) + 40
-    picture = Image.new("RGB", (width, height), "#ffffff")
-    pen = ImageDraw.Draw(picture)
+    left = max(label.shape[1] for label in labels) + 20
     span = max(duration, 1e-3)
-    scale = (width - gutter - 24) / span
+    scale = (width - left - 24) / span
+    height = 12 + _ROW * len(labels) + _FOOT
+    picture = np.full((height, width, 3), 255, dtype=np.uint8)
 
     step = _tick(span)
-    ticks = np.arange(0.0, span + 1e-9, step)
-    for second in ticks:
-        x = gutter + second * scale
-        pen.line([(x, top), (x, height - 34)], fill="#e3e3e3")
-        pen.text((x, height - 26), _time(float(second), step), fill="#444444", font=font, anchor="ma")
-    for row, (who, name) in enumerate(zip(rows, names, strict=True)):
-        y = top + row * row_height
-        pen.text((gutter - 12, y + row_height // 2), name, fill="#111111", font=font, anchor="rm")
-        color = OUTLIER if who is None else colors[who]
-        for segment in segments:
-            if segment.identity == who:
-                x0, x1 = gutter + segment.start * scale, gutter + min(segment.end, span) * scale
-                pen.rectangle([x0, y + 6, max(x1, x0 + 1), y + row_height - 6], fill=color)
-    if not rows:
-        pen.text((gutter, top + row_height // 2), "no faces", fill="#444444", font=font, anchor="lm")
-    picture.save(path, "PNG", optimize=True)
+    for second in np.arange(0.0, span + 1e-9, step):
+        x = round(left + float(second) * scale)
+        cv2.line(picture, (x, 8), (x, height - _FOOT), (225, 225, 225))
+        mark = label_tile(_clock(float(second), step), 12, _WHITE)
+        _put(picture, mark, x - mark.shape[1] // 2, height - _FOOT + 6)
+    for row, label in enumerate(labels):
+        _put(picture, label, left - 10 - label.shape[1], 12 + row * _ROW + (_ROW - label.shape[0]) // 2)
+    row_of = {who: row for row, who in enumerate(rows)}
+    for segment in segments:
+        y = 12 + row_of[segment.identity] * _ROW
+        x0 = round(left + segment.start * scale)
+        x1 = max(round(left + min(segment.end, span) * scale), x0 + 1)
+        color = OUTLIER if segment.identity is None else colors[segment.identity]
+        picture[y + 6 : y + _ROW - 6, x0:x1] = rgb(color)
+    cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+
+
+def _name(who: str | None, identities: Mapping[str, Identity]) -> str:
+    name = "outliers" if who is None else identities[who].name if who in identities else who
+    name = " ".join(name.split())
+    return name if len(name) <= 28 else name[:27] + "…"
+
+
+def _put(picture: RGBImage, tile: RGBImage, x: int, y: int) -> None:
+    x = max(0, min(x, picture.shape[1] - tile.shape[1]))
+    target = picture[y : y + tile.shape[0], x : x + tile.shape[1]]
+    target[:] = tile[: target.shape[0], : target.shape[1]]
 
 
 def _tick(span: float) -> float:
@@ -114,7 +99,7 @@ def _tick(span: float) -> float:
     return float(next((step for step in steps if span / step <= 12), span / 12))
 
 
-def _time(seconds: float, step: float) -> str:
+def _clock(seconds: float, step: float) -> str:
     if step < 1:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -46,7 +46,9 @@ def render(
         with VideoReader(source) as reader:
             meter = Meter("render", reader.info.frames, report, canceled)
             # The index goes in front of the pictures, so that a browser can start before all has come.
-            with av.open(str(part), mode="w", format="mp4", options={"movflags": "+faststart"}) as container:
+            with av.open(
+                str(part), mode="w", format="mp4", container_options={"movflags": "+faststart"}
+            ) as container:
                 _copy(reader, container, iter(frames), painter, meter)
         part.replace(target)
     except (av.FFmpegError, OSError) as error:
@@ -80,7 +82,7 @@ def _copy(
             image = picture.image()
             shown = next(frames, None)
             if shown is not None:
-                painter.paint(image, shown.faces)
+                image = painter.paint(image, shown.faces)
             pictures.add(picture, image)
             done = picture.index + 1
             meter.update(done)
@@ -135,9 +137,10 @@ class _Sound:
         if self._copy:
             self._stream = container.add_stream_from_template(self.source)
         else:
-            rate = self.source.codec_context.sample_rate
-            self._stream = container.add_stream("aac", rate=rate)
-            self._stream.codec_context.layout = self.source.codec_context.layout
+            context = self.source.codec_context
+            rate = min(max(context.sample_rate, 8_000), 48_000)
+            layout = "mono" if context.channels == 1 else "stereo"
+            self._stream = container.add_stream("aac", rate=rate, layout=layout)
         self._last = -(2**62)
 
     def add(self, packet: "Packet[Any]") -> None:
