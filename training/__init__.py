@@ -1,0 +1,2 @@
+"""Training of the SphereFace family: prepare, train, evaluate, export. Everything that needs torch lives
+here."""

@@ -1,0 +1,239 @@
+"""The command line of training: prepare, train, evaluate, export."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from training.errors import TrainingError
+
+app = typer.Typer(
+    name="python -m training",
+    help="""Train, measure and export face embedding networks of the SphereFace family.
+
+A first run, from aligned faces to a model that the service loads:
+
+    python -m training prepare --faces FACES --out runs/store
+    python -m training train training/recipes/sphereface20-w32.yaml
+    python -m training export runs/sphereface20-w32/last.pt models/sphereface20-w32
+    python -m training evaluate lfw --images LFW.tar --pairs pairs.txt
+
+Everything that a run depends on stands in one YAML recipe; any key can be changed on the command line.""",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+console = Console(stderr=True)
+
+
+@app.command()
+def prepare(
+    faces: Annotated[
+        Path,
+        typer.Option(help="Aligned 128×128 faces: a folder of tars, or of GROUP/IDENTITY/IMAGE folders."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the store to make; about 50 kB a face.")] = Path(
+        "runs/store"
+    ),
+    teacher: Annotated[
+        Path | None,
+        typer.Option(help="Teacher descriptors, .npz with `name` and `embedding`, for distillation."),
+    ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="The images are photographs: detect and align them.")
+    ] = False,
+    exclude: Annotated[
+        Path | None,
+        typer.Option(help="Text file of identities to leave out, one a line (those of a test set)."),
+    ] = None,
+) -> None:
+    """Unpack faces once into a memory-mapped store, so that training never waits for a decoder.
+
+    A folder or file named `unlabelled` holds faces of no known identity: they teach by distillation only.
+    What is left out is counted and written to `dropped.csv` with its reason. A stopped run goes on where
+    it stood.
+    """
+    from training.data.prepare import prepare as run
+
+    run(faces, out, teacher=teacher, raw=raw, exclude=exclude, console=console)
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        Path | None, typer.Argument(help="YAML recipe; the shipped ones are in training/recipes/.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings to change, such as optimizer.lr=0.05 name=try2.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from runs/NAME/last.pt.")] = False,
+    max_steps: Annotated[
+        int | None, typer.Option(help="Stop, with a checkpoint, after so many steps.")
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Where run folders lie.")] = Path("runs"),
+    show: Annotated[bool, typer.Option("--show", help="Print the whole configuration and stop.")] = False,
+) -> None:
+    """Train as a recipe says; Ctrl-C finishes the step, saves and stops.
+
+    Several processes: `torchrun --nproc-per-node 2 -m training train RECIPE`. TensorBoard logs, config.yaml
+    and the checkpoint last.pt are written to runs/NAME/.
+    """
+    import yaml
+
+    from training.config import load, to_dict
+
+    if recipe is not None and "=" in str(recipe):
+        recipe, overrides = None, [str(recipe), *(overrides or [])]
+    config = load(recipe, overrides)
+    if show:
+        typer.echo(yaml.safe_dump(to_dict(config), sort_keys=False), nl=False)
+        return
+    from training.engine import train as run
+
+    path = run(config, resume=resume, max_steps=max_steps, runs=runs)
+    if os.environ.get("RANK", "0") == "0":
+        console.print(f"checkpoint: {path}")
+
+
+evaluate = typer.Typer(help="Measure a model by a published protocol.", no_args_is_help=True)
+app.add_typer(evaluate, name="evaluate")
+imports = typer.Typer(help="Take over a network that others trained.", no_args_is_help=True)
+app.add_typer(imports, name="import")
+
+
+@evaluate.command("lfw")
+def evaluate_lfw(
+    images: Annotated[Path, typer.Option(help="LFW images: a folder or a tar of PERSON/PERSON_0001.jpg.")],
+    pairs: Annotated[Path, typer.Option(help="Pair list, of View 1 or View 2.")],
+    model: Annotated[
+        Path | None, typer.Option(help="Model folder [default: the one in models/, if there is just one].")
+    ] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Measure a training checkpoint instead.")] = None,
+    threshold_pairs: Annotated[
+        Path | None, typer.Option(help="Choose the threshold on these pairs and test on --pairs (View 1).")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--json", help="Write the result here as JSON.")] = None,
+    aligned: Annotated[bool, typer.Option("--aligned", help="The images are aligned crops already.")] = False,
+    record: Annotated[
+        bool, typer.Option("--record", help="Put the figures into the manifest and CARD.md.")
+    ] = False,
+    cache: Annotated[Path | None, typer.Option(help="Where crops and embeddings are kept.")] = Path(
+        "runs/cache"
+    ),
+) -> None:
+    """Labeled Faces in the Wild: raw photographs through the service's detector, aligner and embedder.
+
+    Accuracy is the mean of ten folds, each at the threshold that is best on the other nine. A pair with a
+    face that was not found counts as "different". View 1: give --threshold-pairs pairsDevTrain.txt --pairs
+    pairsDevTest.txt.
+    """
+    from training.evaluation.command import evaluate_lfw as run
+
+    run(
+        images,
+        pairs,
+        model=model,
+        checkpoint=checkpoint,
+        threshold_pairs=threshold_pairs,
+        out=out,
+        aligned=aligned,
+        record=record,
+        cache=cache,
+        console=console,
+    )
+
+
+@evaluate.command("openset")
+def evaluate_openset(
+    store: Annotated[Path, typer.Option(help="Store made by `prepare`.")] = Path("runs/store"),
+    model: Annotated[
+        Path | None, typer.Option(help="Model folder [default: the only one in models/].")
+    ] = None,
+    enrolled: Annotated[int, typer.Option(help="Identities in the gallery.")] = 100,
+    trials: Annotated[int, typer.Option(help="Random galleries to average over.")] = 10,
+    holdout_percent: Annotated[int, typer.Option(help="As in the recipe.")] = 8,
+    record: Annotated[
+        bool, typer.Option("--record", help="Put the figures into the manifest and CARD.md.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option("--json", help="Write the result here as JSON.")] = None,
+) -> None:
+    """Identification of held-out training identities against a small gallery, with strangers among them.
+
+    One image of each enrolled identity is the gallery; its other images are mated probes, all images of the
+    other held-out identities non-mated ones. FNIR is reported at FPIR 1 % and 10 %.
+    """
+    from training.evaluation.command import evaluate_openset as run
+
+    run(
+        store,
+        model=model,
+        enrolled=enrolled,
+        trials=trials,
+        percent=holdout_percent,
+        record=record,
+        out=out,
+        console=console,
+    )
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint, for example runs/NAME/last.pt.")],
+    out: Annotated[Path, typer.Argument(help="Model folder to write, for example models/sphereface20-w32.")],
+    store: Annotated[
+        Path | None,
+        typer.Option(help="Store with held-out identities to calibrate on [default: the run's own]."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name in the manifest [default: the folder's].")] = None,
+    data: Annotated[str, typer.Option(help="Statement on the training data, for manifest and card.")] = "",
+    with_checkpoint: Annotated[
+        bool, typer.Option("--with-checkpoint", help="Also write checkpoint.pt (float16) to go on from.")
+    ] = False,
+) -> None:
+    """Write model.onnx (any batch size, batch norm folded), manifest.json with impostor calibration, CARD.md.
+
+    Fails, and leaves the folder as it was, when ONNX Runtime and torch differ by more than 1e-4.
+    """
+    from training.evaluation.command import export_model as run
+
+    run(checkpoint, out, store=store, name=name, data=data, with_checkpoint=with_checkpoint, console=console)
+
+
+def _import_dlib() -> None:
+    from training.dlib.command import command
+
+    imports.command("dlib")(command)
+
+
+_import_dlib()
+
+
+def main() -> None:
+    """Run the command line; a TrainingError ends in one line and exit code 1."""
+    from app.pipeline.errors import PipelineError
+
+    try:
+        app(standalone_mode=False)
+    except (TrainingError, PipelineError) as error:
+        if os.environ.get("RANK", "0") == "0":
+            console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(1)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except Exception as error:
+        show = getattr(error, "show", None)  # click's usage errors print themselves
+        if show is None:
+            raise
+        show()
+        sys.exit(getattr(error, "exit_code", 2))
+
+
+def command_line() -> str:
+    """The command as it was given, to be recorded beside a figure."""
+    return shlex.join(["python", "-m", "training", *sys.argv[1:]])

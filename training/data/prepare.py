@@ -1,0 +1,260 @@
+"""From tars or folders of faces to a store, with an account of what was left out. Stops lose nothing."""
+
+import csv
+import json
+import tarfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from app.pipeline.align import TEMPLATES, align
+from app.pipeline.decode import decode
+from app.pipeline.detect import MtcnnDetector
+from app.pipeline.errors import PipelineError
+from training.data.store import CANVAS
+from training.errors import TrainingError
+from training.evaluation.lfw import central_face
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+UNLABELLED = "unlabelled"
+_CHUNK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One image: its name `GROUP/IDENTITY/FILE` and how to read its bytes."""
+
+    name: str
+    archive: Path | None
+    path: Path
+
+    @property
+    def identity(self) -> str:
+        """The folder that the image lies in."""
+        return PurePosixPath(self.name).parent.name
+
+
+class DroppedError(Exception):
+    """An image can't be used; the message is the reason."""
+
+
+def prepare(
+    faces: Path,
+    out: Path,
+    *,
+    teacher: Path | None = None,
+    raw: bool = False,
+    exclude: Path | None = None,
+    console: Console | None = None,
+) -> int:
+    """Write a store (see training.data.store) and return the number of its faces.
+
+    faces: a folder of tars with members GROUP/IDENTITY/FILE, or of such folders. Images are 128×128
+    canvases, or with `raw` photographs, of which the face nearest the middle is detected and aligned.
+    Work is saved every few hundred images; the same call after a stop goes on there.
+    Raises TrainingError when the source is empty, a tar is corrupt, or the disk is full.
+    """
+    console = console or Console(stderr=True)
+    cv2.setNumThreads(1)
+    banned = set(exclude.read_text(encoding="utf-8").split()) if exclude else set()
+    sources = sorted(_list(faces), key=lambda source: source.name)
+    listed = [source for source in sources if source.identity not in banned]
+    if not listed:
+        raise TrainingError(
+            f"no images under {faces}; tars and folders are searched for {', '.join(sorted(SUFFIXES))}"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    dropped: dict[str, str] = {
+        source.name: "excluded identity" for source in sources if source.identity in banned
+    }
+    try:
+        names = _fill(listed, out, _detecting() if raw else _canvas, dropped, console)
+        _write_meta(out, names, teacher)
+        with (out / "dropped.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("file", "reason"), *sorted(dropped.items())])
+    except OSError as error:
+        raise TrainingError(
+            f"could not write the store {out}: {error.strerror}; free some space and run again"
+        ) from None
+    (out / "partial.json").unlink(missing_ok=True)
+    console.print(f"{len(names)} faces in {out}; {len(dropped)} left out (dropped.csv)")
+    for reason, count in Counter(dropped.values()).most_common():
+        console.print(f"  {count} {reason}")
+    return len(names)
+
+
+def _list(faces: Path) -> Iterator[Source]:
+    tars = sorted(faces.glob("*.tar")) if faces.is_dir() else [faces]
+    for path in tars:
+        try:
+            with tarfile.open(path) as archive:
+                for member in archive:
+                    if member.isfile() and PurePosixPath(member.name).suffix.lower() in SUFFIXES:
+                        yield Source(member.name, path, path)
+        except (OSError, tarfile.TarError) as error:
+            raise TrainingError(
+                f"{path} is not a readable tar: {error}; fetch it again or move it away"
+            ) from None
+    if tars:
+        return
+    for path in sorted(faces.rglob("*")):
+        if path.suffix.lower() in SUFFIXES:
+            yield Source(path.relative_to(faces).as_posix(), None, path)
+
+
+def _canvas(data: bytes) -> NDArray[np.uint8]:
+    """(128, 128, 3) RGB of an aligned face."""
+    encoded = np.frombuffer(data, np.uint8)
+    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB) if len(encoded) else None
+    if image is None:
+        raise DroppedError("not a readable image")
+    if image.shape[:2] != (CANVAS, CANVAS):
+        raise DroppedError(f"not {CANVAS}×{CANVAS} (photographs need --raw)")
+    return image.astype(np.uint8, copy=False)
+
+
+def _detecting() -> Callable[[bytes], NDArray[np.uint8]]:
+    detector = MtcnnDetector()
+
+    def cut(data: bytes) -> NDArray[np.uint8]:
+        try:
+            image = decode(data).pixels
+        except PipelineError:
+            raise DroppedError("not a readable image") from None
+        found = detector.detect(image)
+        if not found:
+            raise DroppedError("no face found")
+        face = central_face(found, *image.shape[:2])
+        canvas: NDArray[np.uint8] = align(image, [face.landmarks], TEMPLATES["canvas-128x128"])[0]
+        return canvas
+
+    return cut
+
+
+def _fill(
+    sources: list[Source],
+    out: Path,
+    cut: Callable[[bytes], NDArray[np.uint8]],
+    dropped: dict[str, str],
+    console: Console,
+) -> list[str]:
+    """Write the images array, chunk by chunk; returns the names kept, in its order."""
+    state = out / "partial.json"
+    shape = (len(sources), CANVAS, CANVAS, 3)
+    temporary = out / "images.partial.npy"
+    kept: list[str] = []
+    done = 0
+    if state.exists() and temporary.exists():
+        saved = json.loads(state.read_text(encoding="utf-8"))
+        if saved["total"] == len(sources):
+            done, kept = saved["done"], saved["kept"]
+            dropped.update(saved["dropped"])
+            console.print(f"going on after {done} of {len(sources)} images")
+    mode = "r+" if done else "w+"
+    images = np.lib.format.open_memmap(temporary, mode=mode, dtype=np.uint8, shape=None if done else shape)
+    with (
+        ThreadPoolExecutor(2) as pool,
+        Progress(
+            TextColumn("prepare"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
+        ) as bar,
+    ):
+        task = bar.add_task("prepare", total=len(sources), completed=done)
+        reader = _Reader()
+        for start in range(done, len(sources), _CHUNK):
+            chunk = sources[start : start + _CHUNK]
+            results = pool.map(lambda data: _try(cut, data), [reader.read(source) for source in chunk])
+            for source, result in zip(chunk, results, strict=True):
+                if isinstance(result, str):
+                    dropped[source.name] = result
+                else:
+                    images[len(kept)] = result
+                    kept.append(source.name)
+            images.flush()
+            progress = {"total": len(sources), "done": start + len(chunk), "kept": kept, "dropped": dropped}
+            state.with_suffix(".tmp").write_text(json.dumps(progress), encoding="utf-8")
+            state.with_suffix(".tmp").replace(state)
+            bar.update(task, completed=start + len(chunk))
+    del images
+    _trim(temporary, out / "images.npy", len(kept))
+    return kept
+
+
+def _try(cut: Callable[[bytes], NDArray[np.uint8]], data: bytes | None) -> NDArray[np.uint8] | str:
+    if data is None:
+        return "truncated in its tar"
+    try:
+        return cut(data)
+    except DroppedError as reason:
+        return str(reason)
+
+
+class _Reader:
+    """Reads members by name, keeping one tar open: sources come sorted, so tars are read in turn."""
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._tar: tarfile.TarFile | None = None
+
+    def read(self, source: Source) -> bytes | None:
+        if source.archive is None:
+            return source.path.read_bytes()
+        if source.archive != self._path:
+            if self._tar is not None:
+                self._tar.close()
+            self._path, self._tar = source.archive, tarfile.open(source.archive)  # noqa: SIM115
+        assert self._tar is not None
+        try:
+            file = self._tar.extractfile(source.name)
+            return file.read() if file is not None else None
+        except (tarfile.TarError, EOFError):
+            return None
+
+
+def _trim(temporary: Path, final: Path, count: int) -> None:
+    """Shorten the array file to `count` images in place and give it its name."""
+    images = np.load(temporary, mmap_mode="r")
+    total, offset, row = len(images), images.offset, images[0].nbytes if len(images) else 0
+    del images
+    if count < total:
+        with temporary.open("r+b") as file:
+            header = file.read(offset)
+            old, new = f"({total},".encode(), f"({count},".encode()
+            # The header is padded with spaces; the shorter number leaves room for more of them.
+            changed = header.replace(old, new, 1).rstrip(b" \n")
+            file.seek(0)
+            file.write(changed + b" " * (offset - len(changed) - 1) + b"\n")
+            file.truncate(offset + count * row)
+    temporary.replace(final)
+
+
+def _write_meta(out: Path, names: list[str], teacher: Path | None) -> None:
+    folders = [PurePosixPath(name).parent.name for name in names]
+    known = sorted({folder for folder in folders if folder != UNLABELLED})
+    number = {folder: _number(folder, index, known) for index, folder in enumerate(known)}
+    identity = np.array([number.get(folder, -1) for folder in folders], dtype=np.int64)
+    if teacher is not None:
+        with np.load(teacher, allow_pickle=False) as stored:
+            row = {str(name): index for index, name in enumerate(stored["name"])}
+            missing = [name for name in names if name not in row]
+            if missing:
+                raise TrainingError(
+                    f"{teacher} has no descriptor of {len(missing)} images, the first is {missing[0]}"
+                )
+            np.save(
+                out / "teacher.npy", stored["embedding"][[row[name] for name in names]].astype(np.float32)
+            )
+    np.savez(out / "meta.npz", name=np.array(names), identity=identity)
+
+
+def _number(folder: str, index: int, known: list[str]) -> int:
+    """`p00042` keeps its number, so that splits agree between stores; other names are numbered in order."""
+    numbered = all(name[:1] == "p" and name[1:].isdigit() for name in known)
+    return int(folder[1:]) if numbered else index

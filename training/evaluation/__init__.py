@@ -1,0 +1,1 @@
+"""Verification, open-set and identification protocols, each on plain arrays of embeddings or scores."""

@@ -1,0 +1,82 @@
+"""Pair verification: accuracy by k folds, and the true accept rate at a false accept rate."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class FoldResult:
+    """Accuracy per fold in [0, 1] and the thresholds (cosines) that were used."""
+
+    accuracies: tuple[float, ...]
+    thresholds: tuple[float, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """Mean over folds."""
+        return float(np.mean(self.accuracies))
+
+    @property
+    def std(self) -> float:
+        """Sample standard deviation over folds; 0 for a single fold."""
+        return float(np.std(self.accuracies, ddof=1)) if len(self.accuracies) > 1 else 0.0
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the mean over folds, as LFW results are reported."""
+        return self.std / float(np.sqrt(len(self.accuracies)))
+
+
+def best_threshold(similarity: FloatArray, same: BoolArray, grid: FloatArray | None = None) -> float:
+    """The mean of all thresholds on the grid −1…1 (step 1e-4) with the highest accuracy.
+
+    Pairs strictly above count as same, strictly below as different (the reference LFW evaluation).
+    """
+    grid = np.arange(-10000, 10001) / 10000 if grid is None else grid
+    genuine, impostor = np.sort(similarity[same]), np.sort(similarity[~same])
+    right = len(genuine) - np.searchsorted(genuine, grid, side="right")
+    right = right + np.searchsorted(impostor, grid, side="left")
+    return float(grid[right == right.max()].mean())
+
+
+def accuracy_at(similarity: FloatArray, same: BoolArray, threshold: float) -> float:
+    """Share of pairs on their right side of the threshold; a tie with it is an error."""
+    right = np.sum(similarity[same] > threshold) + np.sum(similarity[~same] < threshold)
+    return float(right / len(same))
+
+
+def k_fold(similarity: FloatArray, same: BoolArray, fold: NDArray[np.int64]) -> FoldResult:
+    """Accuracy of every fold at the threshold that is best on the others. fold: (N,) fold numbers."""
+    accuracies, thresholds = [], []
+    for number in np.unique(fold):
+        test = fold == number
+        threshold = best_threshold(similarity[~test], same[~test])
+        thresholds.append(threshold)
+        accuracies.append(accuracy_at(similarity[test], same[test], threshold))
+    return FoldResult(tuple(accuracies), tuple(thresholds))
+
+
+def tar_at_far(similarity: FloatArray, same: BoolArray, far: float) -> tuple[float, float]:
+    """True accept rate and threshold at a false accept rate of at most `far`; accept means similarity ≥
+    threshold.
+
+    The threshold is the lowest similarity at which no more than far·#impostors impostors are accepted.
+    Raises ValueError when far < 1/#impostors, which this many pairs can't measure.
+    """
+    impostor = np.sort(similarity[~same])[::-1]
+    allowed = int(np.floor(far * len(impostor) + 1e-9))
+    if allowed < 1:
+        raise ValueError(
+            f"FAR {far:g} needs at least {int(np.ceil(1 / far))} impostor pairs, there are {len(impostor)}"
+        )
+    if allowed >= len(impostor):
+        return 1.0, float(similarity.min())
+    limit = impostor[allowed]
+    above = similarity[similarity > limit]
+    threshold = float(above.min()) if len(above) else float(np.nextafter(limit, np.inf))
+    return float(np.mean(similarity[same] >= threshold)), threshold
