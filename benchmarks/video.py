@@ -2,9 +2,9 @@
 
     python benchmarks/video.py --json out.json
 
-Six people are enrolled with one image each; four strangers are among them. A shot shows two to
-four people who pan, zoom and cross; their stills change about once a second; shots are cut hard, often with someone
-else standing where the last person stood. All ten are identities that training kept out.
+Six people are enrolled with one image each; four strangers are among them. A shot shows two to four people
+who pan, zoom and cross; their stills change about once a second; shots are cut hard, often with someone else
+standing where the last person stood. All ten are identities that training kept out.
 
 Scores, over all frames of the clip; a shown box belongs to a true face when they overlap by IoU >= 0.3:
 
