@@ -1,10 +1,6 @@
 // A picture with the faces that were found on it, drawn in SVG over the image.
-import { h, svg, swap } from "../dom.js";
-import { called, shorten } from "../text.js";
-
-const FONT = 13; // of the labels, in pixels of the screen
-const ruler = document.createElement("canvas").getContext("2d");
-const COLOR = /^#[0-9a-f]{6}$/i;
+import { h, swap } from "../dom.js";
+import { drawFaces, overlayFor } from "./overlay.js";
 
 /**
  * A stage for one picture file. `setFaces` draws; `highlight(i)` lights one up; `onpick(i)` tells of clicks.
@@ -13,7 +9,7 @@ const COLOR = /^#[0-9a-f]{6}$/i;
 export function stage(file, { onpick, alt = "The picture" } = {}) {
   const source = URL.createObjectURL(file);
   const image = h("img", { alt, src: source });
-  const overlay = svg("svg", { class: "overlay", "aria-hidden": "true", preserveAspectRatio: "none" });
+  const overlay = overlayFor();
   const inner = h("div", { class: "stage-inner" }, image, overlay);
   const element = h("figure", { class: "stage" }, inner);
   let faces = [];
@@ -26,11 +22,7 @@ export function stage(file, { onpick, alt = "The picture" } = {}) {
     swap(element, h("div", { class: "unshown" }, "This browser cannot show the file, but the service may be able to read it."));
   });
 
-  const draw = () => {
-    const scale = image.clientWidth ? size.width / image.clientWidth : 1;
-    overlay.setAttribute("viewBox", `0 0 ${size.width} ${size.height}`);
-    swap(overlay, faces.map((face, index) => drawFace(face, index, scale, size, landmarks, onpick)));
-  };
+  const draw = () => drawFaces(overlay, faces, size, image.clientWidth, { landmarks, onpick });
   const watcher = new ResizeObserver(() => faces.length && draw());
   watcher.observe(image);
 
@@ -86,34 +78,4 @@ function paint(canvas, image, area, size) {
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
   context.drawImage(image, area.x * scale, area.y * scale, area.side * scale, area.side * scale, 0, 0, canvas.width, canvas.height);
-}
-
-/** What stands on a face's box. */
-export function labelOf(face, index) {
-  if (face.decision === "match") return `${index + 1} ${shorten(called(face.identity), 24)}`;
-  if (face.decision === "ambiguous") return `${index + 1} ambiguous`;
-  return `${index + 1}`;
-}
-
-function drawFace(face, index, scale, size, landmarks, onpick) {
-  const { x, y, width, height } = face.box;
-  const color = face.identity?.metadata?.color;
-  const text = labelOf(face, index);
-  ruler.font = `600 ${FONT}px ${getComputedStyle(document.body).fontFamily}`;
-  const plate = { width: (ruler.measureText(text).width + 12) * scale, height: 20 * scale };
-  const plateX = Math.max(0, Math.min(x, size.width - plate.width));
-  const plateY = y >= plate.height ? y - plate.height : Math.min(y + height, size.height - plate.height);
-  const group = svg("g", { class: "face-box", data: { decision: face.decision ?? "face" } },
-    svg("rect", { class: "halo", x, y, width, height }),
-    svg("rect", { class: "edge", x, y, width, height }),
-    landmarks ? (face.landmarks ?? []).map(([cx, cy]) => svg("circle", { cx, cy, r: 2.5 * scale })) : null,
-    svg("rect", { class: "plate", x: plateX, y: plateY, ...plate, rx: 3 * scale }),
-    svg("text", { x: plateX + 6 * scale, y: plateY + 14.5 * scale, "font-size": FONT * scale }, text));
-  if (typeof color === "string" && COLOR.test(color) && face.decision === "match") group.style.setProperty("--c", color);
-  if (onpick) {
-    group.addEventListener("click", () => onpick(index));
-    group.addEventListener("pointerenter", () => onpick(index, true));
-    group.addEventListener("pointerleave", () => onpick(null, true));
-  }
-  return group;
 }

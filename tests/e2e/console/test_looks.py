@@ -1,0 +1,118 @@
+"""Every page in both themes and on a phone: nothing that axe-core calls serious, nothing off the side.
+
+With SPHEREID_SCREENSHOTS=docs/img the pictures in the documents are made anew.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from tests.e2e.console.conftest import Opener, Pictures
+from tests.e2e.console.test_flows import choose, enroll
+
+LOOKS: dict[str, dict[str, object]] = {
+    "light": {"color_scheme": "light"},
+    "dark": {"color_scheme": "dark"},
+    "phone": {"color_scheme": "light", "viewport": {"width": 390, "height": 844}, "has_touch": True},
+}
+
+
+@pytest.fixture(scope="module")
+def crew(api: httpx.Client, pictures: Pictures) -> str:
+    """A gallery with a few people in it."""
+    api.post("/v1/galleries", json={"id": "crew", "name": "Crew"}).raise_for_status()
+    enroll(api, "crew", "eileen-collins", "Eileen Collins", pictures.closer, pictures.tilted)
+    for name in ("Ada Lovelace", "Grace Hopper", "Katherine Johnson", "Hedy Lamarr"):
+        slug = name.lower().replace(" ", "-")
+        api.post("/v1/galleries/crew/identities", json={"id": slug, "name": name}).raise_for_status()
+    return "crew"
+
+
+def identify(page: Page, pictures: Pictures) -> None:
+    choose(page, pictures.twice)
+    expect(page.locator(".face-card")).to_have_count(2)
+    page.get_by_text("Candidates and quality").first.click()
+
+
+def verify(page: Page, pictures: Pictures) -> None:
+    choose(page, pictures.portrait, nth=0)
+    choose(page, pictures.tilted, nth=1)
+    expect(page.locator(".verdict-line")).to_be_visible()
+
+
+def sent(page: Page, pictures: Pictures) -> None:
+    choose(page, pictures.closer, pictures.tilted, pictures.coffee)
+    page.get_by_role("button", name="Enroll", exact=True).click()
+    expect(page.locator("#enroll-summary")).to_contain_text("2 of 3")
+
+
+def camera(page: Page, pictures: Pictures) -> None:
+    page.get_by_role("button", name="Start the camera").click()
+    expect(page.locator(".face-box")).to_have_count(1)
+
+
+def shown(text: str) -> Callable[[Page, Pictures], None]:
+    return lambda page, _: expect(page.locator("main").get_by_text(text).first).to_be_visible()
+
+
+PAGES: dict[str, tuple[str, Callable[[Page, Pictures], None]]] = {
+    "identify": ("#/identify", identify),
+    "verify": ("#/verify", verify),
+    "gallery": ("#/gallery/crew/people", shown("Grace Hopper")),
+    "person": ("#/gallery/crew/people/eileen-collins", shown("Eileen_Collins_0001.jpg")),
+    "enroll": ("#/gallery/crew/enroll", sent),
+    "threshold": ("#/gallery/crew/threshold", shown("false match rate (FMR)")),
+    "settings": ("#/gallery/crew/settings", shown("Name and metadata")),
+    "live": ("#/live", camera),
+    "system": ("#/system", shown("Decided match")),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_every_page_can_be_used_and_seen(
+    look: str, open_page: Opener, crew: str, pictures: Pictures, tmp_path: Path
+) -> None:
+    target = Path(os.environ.get("SPHEREID_SCREENSHOTS", tmp_path))
+    page = open_page("/healthz", reduced_motion="reduce", **LOOKS[look])
+    page.evaluate("(gallery) => sessionStorage.setItem('sphereid.gallery', gallery)", crew)
+    faults: list[str] = []
+    for name, (address, act) in PAGES.items():
+        page.goto(f"/{address}")
+        act(page, pictures)
+        page.mouse.move(0, 0)
+        _photograph(page, target / f"console-{name}-{look}.png")
+        wide = page.evaluate(
+            "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
+        if wide > 0:
+            faults.append(f"{name}: {wide} pixels run off the side")
+        for violation in Axe().run(page).response["violations"]:
+            if violation["impact"] in ("serious", "critical"):
+                where = [node["html"][:200] for node in violation["nodes"][:3]]
+                faults.append(f"{name}: {violation['id']} ({violation['help']}) at {where}")
+    assert faults == []
+
+
+@pytest.mark.parametrize("look", ["light", "dark"])
+def test_dialogs_are_accessible(look: str, open_page: Opener, crew: str) -> None:
+    page = open_page("/#/gallery/crew/people/eileen-collins", color_scheme=look)
+    for button in ("Edit", "Delete", "New gallery"):
+        page.get_by_role("button", name=button, exact=True).click()
+        serious = [
+            v for v in Axe().run(page).response["violations"] if v["impact"] in ("serious", "critical")
+        ]
+        assert serious == []
+        page.keyboard.press("Escape")
+
+
+def _photograph(page: Page, path: Path) -> None:
+    page.screenshot(path=path, animations="disabled")
+    with Image.open(path) as image:
+        small = image.convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG)
+    small.save(path, optimize=True)
