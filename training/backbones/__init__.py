@@ -18,6 +18,13 @@ _BUILDERS: dict[str, Callable[[BackboneConfig, tuple[int, int]], nn.Module]] = {
     )
     for name, units in UNITS.items()
 }
+_BUILDERS["dlib29"] = lambda config, size: _dlib29()
+
+
+def _dlib29() -> nn.Module:
+    from training.backbones.dlib29 import DlibBackbone  # reads the weights of an optional package
+
+    return DlibBackbone.pretrained()
 
 
 def names() -> list[str]:
