@@ -11,6 +11,7 @@ from typing import Final
 
 from pydantic import SecretStr
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.metrics import Metrics
@@ -94,6 +95,8 @@ class RequestContext:
             if not allowed:
                 raise Problem("unauthorized", "send one of the service's keys as `Authorization: Bearer KEY`")
             await self._app(scope, _counted(receive, headers, state), answer)
+        except ClientDisconnect:
+            pass  # nobody is left to answer; it counts as 499 below
         except Exception as error:  # the last resort: nobody gets a stack trace or a dead connection
             problem = problem_of(error)
             if problem.status_code >= 500:

@@ -95,6 +95,19 @@ def test_a_lost_server_is_said_and_tried_again(open_page: Opener, pictures: Pict
     expect(page.locator(".face-card")).to_have_count(1)
 
 
+def test_a_request_that_nobody_waits_for_is_no_error(
+    open_page: Opener, api: httpx.Client, pictures: Pictures
+) -> None:
+    page = open_page("/#/identify")
+    expect(page.locator("#drop")).to_be_visible()
+    with page.expect_request("**/identify"):
+        choose(page, pictures.portrait)
+    page.get_by_role("link", name="Verify", exact=True).click()
+    expect(page.get_by_role("heading", level=1, name="Verify")).to_be_visible()
+    requests = [line for line in api.get("/metrics").text.splitlines() if "/identify" in line]
+    assert not [line for line in requests if 'status="5' in line]
+
+
 def test_a_busy_server_is_waited_for(
     open_page: Opener, api: httpx.Client, gallery: str, pictures: Pictures
 ) -> None:
