@@ -1,11 +1,11 @@
 """The command line of `import dlib`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from training.dlib.convert import DEFAULT_OUT, import_dlib
+DEFAULT_OUT: Final = Path("data/models/dlib-resnet")
 
 
 def command(
@@ -26,4 +26,6 @@ def command(
     Needs the extra `dlib` (package face-recognition-models), neither dlib nor torch. Takes seconds. To serve
     the result: SPHEREID_MODELS_DIR=data/models sphereid serve
     """
+    from training.dlib.convert import import_dlib
+
     import_dlib(out, weights=weights, store=store, center=center, say=typer.echo)

@@ -15,8 +15,8 @@ from rich.progress import track
 
 from app.pipeline.embed import OnnxEmbedder, open_session
 from app.pipeline.manifest import MANIFEST_FILE, Calibration, Manifest, Metric, save_manifest
+from training.calibrate import calibrate, impostor_similarities
 from training.data.store import open_store
-from training.dlib.calibration import impostor_calibration
 from training.dlib.card import card
 from training.dlib.chips import TEMPLATE, sample_chips
 from training.dlib.graph import build_graph
@@ -24,7 +24,6 @@ from training.dlib.reference import load_reference
 from training.dlib.weights import CHIP, EMBEDDING, SCALE, DlibWeights, load_weights, model_path
 from training.errors import TrainingError
 
-DEFAULT_OUT: Final = Path("data/models/dlib-resnet")
 _CHUNK: Final = 64
 _TRAINING_DATA: Final = (
     "About 3 million faces of 7,485 people (FaceScrub, VGG and images from the web), by dlib's author; "
@@ -38,7 +37,7 @@ _PROTOCOL: Final = (
 
 
 def import_dlib(
-    out: Path = DEFAULT_OUT,
+    out: Path,
     *,
     weights: Path | None = None,
     store: Path | None = None,
@@ -75,7 +74,8 @@ def import_dlib(
         say(f"calibration: the one that comes with SphereID ({calibration.pairs:,} impostor pairs)")
     else:
         embeddings = _run(embedder.embed, chips, "calibrating")
-        calibration = impostor_calibration(embeddings, _PROTOCOL.format(identities=f"{len(chips):,}"))
+        protocol = _PROTOCOL.format(identities=f"{len(chips):,}")
+        calibration = calibrate(impostor_similarities(embeddings, np.arange(len(chips))), protocol)
         say(f"calibration: measured on {calibration.pairs:,} impostor pairs")
     manifest = _manifest(network, model, calibration, () if center else reference.metrics)
     _write(out, model, manifest)

@@ -1,14 +1,25 @@
 """The weights, read once; their package is an extra, without which these tests are skipped."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from tests.unit.training_dlib.inputs import golden_chips
 from training.dlib.weights import DlibWeights, load_weights, model_path
 from training.errors import TrainingError
+
+
+@pytest.fixture(scope="package", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Waiting threads are what makes small batches slow on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

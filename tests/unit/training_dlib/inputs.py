@@ -8,7 +8,7 @@ from skimage import data
 
 def golden_chips() -> NDArray[np.uint8]:
     """(6, 150, 150, 3) uint8 RGB: two of noise, a gradient, black, white, a part of a portrait."""
-    noise = np.random.RandomState(0).randint(0, 256, (2, 150, 150, 3)).astype(np.uint8)  # noqa: NPY002, frozen
+    noise = np.random.RandomState(0).randint(0, 256, (2, 150, 150, 3)).astype(np.uint8)
     y, x = np.mgrid[:150, :150]
     gradient = np.stack([x * 255 // 149, y * 255 // 149, (x + y) * 255 // 298], axis=-1).astype(np.uint8)
     flat = np.stack([np.zeros_like(gradient), np.full_like(gradient, 255)])

@@ -1,12 +1,12 @@
-"""`import dlib` from start to end: the folder it writes, what it refuses, and that the service can load it."""
+"""`import dlib` from start to end: the folder it writes, what it refuses, how the service loads it."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from typer import Typer
 from typer.testing import CliRunner
@@ -16,7 +16,6 @@ from app.pipeline.embed import OnnxEmbedder
 from app.pipeline.manifest import load_manifest
 from app.pipeline.pipeline import FacePipeline
 from tests.unit.training_dlib.inputs import golden_chips
-from training.dlib.calibration import impostor_calibration
 from training.dlib.command import command
 from training.dlib.convert import import_dlib
 from training.dlib.reference import load_reference
@@ -107,18 +106,15 @@ def test_an_older_import_is_replaced_and_anything_else_is_left_alone(
     assert {path.name for path in tmp_path.iterdir()} == {"model", "photos"}
 
 
-def test_calibrates_on_a_store(weights_file: Path, store: Path, tmp_path: Path) -> None:
-    manifest = import_dlib(tmp_path / "own", store=store, say=lambda line: None)
-    assert manifest.calibration is not None
-    assert manifest.calibration.pairs == 50 * 49 // 2
-    assert "50 identities" in manifest.calibration.protocol
-
-    centered = import_dlib(tmp_path / "centered", store=store, center=True, say=lambda line: None)
-    assert centered.contract != manifest.contract
+def test_calibrates_on_a_store(weights_file: Path, folder: Path, store: Path, tmp_path: Path) -> None:
+    centered = import_dlib(tmp_path / "own", store=store, center=True, say=lambda line: None)
+    assert centered.contract != load_manifest(folder).contract
     assert centered.metrics == ()
     assert centered.calibration is not None
+    assert centered.calibration.pairs == 50 * 49 // 2
+    assert "50 identities" in centered.calibration.protocol
     # Around their own mean, cosines of strangers lie around 0; raw descriptors all point the same way.
-    assert centered.calibration.quantiles[1].similarity < 0.1 < manifest.calibration.quantiles[1].similarity
+    assert centered.calibration.quantiles[0].similarity < 0.1
 
 
 def test_missing_faces_are_explained(weights_file: Path, store: Path, tmp_path: Path) -> None:
@@ -133,20 +129,6 @@ def test_missing_faces_are_explained(weights_file: Path, store: Path, tmp_path: 
     assert not (tmp_path / "x").exists()
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(8, 40), st.integers(0, 2**31))
-def test_calibration_counts_pairs(identities: int, seed: int) -> None:
-    vectors = np.random.default_rng(seed).normal(size=(identities, 5)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    calibration = impostor_calibration(vectors, "test")
-    similarities = [float(vectors[i] @ vectors[j]) for i in range(identities) for j in range(i)]
-    assert calibration.pairs == len(similarities)
-    for quantile in calibration.quantiles:
-        above = sum(s >= quantile.similarity - 1e-6 for s in similarities)
-        assert above == pytest.approx(quantile.fmr * len(similarities), abs=1e-6)
-    assert calibration.quantiles[-1].fmr * calibration.pairs >= 9.5
-
-
 def test_the_command_line(weights_file: Path, tmp_path: Path) -> None:
     app = Typer()
     app.command("dlib")(command)
@@ -155,3 +137,8 @@ def test_the_command_line(weights_file: Path, tmp_path: Path) -> None:
     assert "29 convolutions" in result.output
     assert json.loads((tmp_path / "m" / "manifest.json").read_text())["name"] == "dlib-resnet"
     assert "Convert dlib" in CliRunner().invoke(app, ["--help"]).output
+
+
+def test_converting_needs_no_torch() -> None:
+    script = "import sys, training.dlib.convert; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

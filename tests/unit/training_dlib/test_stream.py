@@ -1,5 +1,6 @@
 """The reader against a packer that follows dlib's documentation the other way round."""
 
+import contextlib
 import math
 import struct
 
@@ -52,10 +53,10 @@ def test_string_and_tensor_come_back() -> None:
 
 @given(st.binary(max_size=64), st.sampled_from(["integer", "real", "string", "boolean", "tensor"]))
 def test_any_bytes_are_read_or_refused(data: bytes, kind: str) -> None:
-    try:
-        getattr(Reader(data), kind)()
-    except StreamError as error:
-        assert "offset" in str(error)
+    reader = Reader(data)
+    with contextlib.suppress(StreamError):
+        getattr(reader, kind)()
+    assert 0 <= reader.offset <= len(data)
 
 
 @pytest.mark.parametrize(
