@@ -6,7 +6,7 @@ COMPILE := $(BIN)/pip-compile --quiet --strip-extras --no-header \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run test lint format test-slow bench lock clean
+.PHONY: help run test lint format test-slow bench browser screenshots lock clean
 .DEFAULT_GOAL := help
 
 help: ## Show what can be made
@@ -26,6 +26,13 @@ lint: $(VENV)/.dev ## Format check, lint, types, import rules
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+browser: ## Install Chromium, which the console's tests drive (Debian, as root)
+	apt-get update -q
+	apt-get install -y -q --no-install-recommends chromium
+
+screenshots: $(VENV)/.dev ## Take the console's pictures in docs/img anew
+	CONSOLE_SCREENSHOTS=docs/img $(BIN)/python -m pytest tests/e2e/console/test_looks.py
 
 format: $(VENV)/.dev ## Format and mend what the linter can
 	$(BIN)/ruff format .

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 
-from tests.e2e.console.server import serving
+from tests.e2e.console.server import ROOT, serving
 
 KEY = "correct-horse"
 PATIENCE_MS = 20_000
@@ -35,11 +35,11 @@ ARGUMENTS = (
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """The browser's executable; skips the test where there is none."""
-    names = (os.environ.get("SPHEREID_CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome")
+    names = (os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome")
     for name in names:
         if name and (path := shutil.which(name)):
             return path
-    pytest.skip("needs Chromium: apt-get install chromium, or name one with SPHEREID_CHROMIUM")
+    pytest.skip("needs Chromium: apt-get install chromium, or name one with CHROMIUM")
 
 
 @pytest.fixture(scope="session")
@@ -110,7 +110,10 @@ def browser(playwright: Playwright, chromium: str, pictures: Pictures) -> Iterat
 @pytest.fixture(scope="session")
 def server(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """One server for all tests, which asks for `KEY`; each test works in a gallery of its own."""
-    with serving(tmp_path_factory.mktemp("console"), {"SPHEREID_API_KEYS": KEY}) as url:
+    environment = {"SPHEREID_API_KEYS": KEY}
+    if "CONSOLE_SCREENSHOTS" in os.environ and any((ROOT / "models").glob("*/manifest.json")):
+        environment["SPHEREID_MODELS_DIR"] = str(ROOT / "models")
+    with serving(tmp_path_factory.mktemp("console"), environment) as url:
         yield url
 
 

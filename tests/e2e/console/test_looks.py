@@ -1,6 +1,6 @@
 """Every page in both themes and on a phone: nothing that axe-core calls serious, nothing off the side.
 
-With SPHEREID_SCREENSHOTS=docs/img the pictures in the documents are made anew.
+With CONSOLE_SCREENSHOTS=docs/img the pictures in the documents are made anew, with the model of `models/`.
 """
 
 import os
@@ -78,7 +78,7 @@ PAGES: dict[str, tuple[str, Callable[[Page, Pictures], None]]] = {
 def test_every_page_can_be_used_and_seen(
     look: str, open_page: Opener, crew: str, pictures: Pictures, tmp_path: Path
 ) -> None:
-    target = Path(os.environ.get("SPHEREID_SCREENSHOTS", tmp_path))
+    target = Path(os.environ.get("CONSOLE_SCREENSHOTS", tmp_path))
     page = open_page("/healthz", reduced_motion="reduce", **LOOKS[look])
     page.evaluate("(gallery) => sessionStorage.setItem('sphereid.gallery', gallery)", crew)
     faults: list[str] = []
