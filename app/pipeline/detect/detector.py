@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from app.pipeline.detect.boxes import CELL
+from app.pipeline.detect.boxes import CELL, nms
 from app.pipeline.detect.cascade import Cascade, Detections
 from app.pipeline.detect.graphs import load_graphs
 from app.pipeline.detect.pyramid import AreaSampler
@@ -15,9 +15,12 @@ from app.pipeline.types import Face, RGBImage
 _FINEST_FACE = 48
 """Faces that are all larger than twice this are sought in a reduced image: O-net sees 48 pixels anyway."""
 
-_CLOSE_UP_SIDE = 240
+# A close-up gets a border of half its shorter side; faces of at least 0.4 of that side are sought, in a copy
+# reduced to about 240 pixels.
+_CLOSE_UP_FILL = 0.9
 _CLOSE_UP_BORDER = 0.5
 _CLOSE_UP_FACE = 0.4
+_CLOSE_UP_SIDE = 240
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +30,9 @@ class DetectorConfig:
     min_face, min_face_ratio: the smallest face worth finding, as pixels and as a part of the image's shorter
     side; the larger of the two counts, unless the caller of `detect` names a size. thresholds: lowest face
     probabilities of the three stages, each in (0, 1). factor: step of the image pyramid, in (0, 1).
-    close_ups: look again, with a border around the image, when no face was found. max_candidates: how many
-    proposals a stage hands on at most. threads: processor threads of one call; 1 is right where calls run
-    side by side. cache_dir: where the converted networks are kept (None: only in memory).
+    close_ups: look again, with a border around the image, when there is no face or one that fills the frame.
+    max_candidates: how many proposals a stage hands on at most. threads: processor threads of one call; 1 is
+    right where calls run side by side. cache_dir: where the converted networks are kept (None: in memory).
     """
 
     min_face: int = 32
@@ -87,41 +90,70 @@ class MtcnnDetector:
             min_face = max(self.config.min_face, round(short * self.config.min_face_ratio))
         if min_score is None:
             min_score = self.config.thresholds[2]
+        min_face = max(min_face, CELL)
         image = np.ascontiguousarray(image)
-        shrink = max(1, int(min_face / _FINEST_FACE))
-        found = self._cascade_at(image, shrink, max(min_face, CELL), min_score)
-        if not len(found.boxes) and self.config.close_ups:
-            found = self._close_up(image, min_score)
+        found = self._look(image, min_face, min_score)
+        if self.config.close_ups and _fills_frame(found, image):
+            found = _merged(self._look_closer(image, min_face, min_score), found)
         area = np.prod(found.boxes[:, 2:] - found.boxes[:, :2], axis=1)
         return [
             Face(found.boxes[i], float(found.scores[i]), found.landmarks[i])
             for i in np.argsort(-area, kind="stable")
         ]
 
-    def _cascade_at(self, image: RGBImage, shrink: int, min_face: float, min_score: float) -> Detections:
-        """The cascade on an image reduced by a whole number, in pixels of the image itself."""
-        if shrink == 1:
-            return self._cascade.run(AreaSampler(image), min_face, min_score)
-        height, width = (side // shrink for side in image.shape[:2])
-        whole = image[: height * shrink, : width * shrink]
-        small = np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-        found = self._cascade.run(AreaSampler(small), min_face / shrink, min_score)
+    def _look(self, image: RGBImage, min_face: float, min_score: float) -> Detections:
+        shrink = _whole(min_face / _FINEST_FACE, image)
+        found = self._cascade.run(AreaSampler(_reduced(image, shrink)), min_face / shrink, min_score)
         return _moved(found, shrink, (shrink - 1) / 2)
 
-    def _close_up(self, image: RGBImage, min_score: float) -> Detections:
+    def _look_closer(self, image: RGBImage, min_face: float, min_score: float) -> Detections:
         """Look for faces that fill the frame: the networks want to see some of what is around a face.
 
         A reduced copy is enough to find them, so this costs the same for every size of photograph.
         """
         short = min(image.shape[:2])
-        border = round(short * _CLOSE_UP_BORDER)
-        shrink = max(1, short // _CLOSE_UP_SIDE)
-        framed = cv2.copyMakeBorder(
-            image, border, border, border, border, cv2.BORDER_CONSTANT, value=(127,) * 3
-        )
-        min_face = max(CELL, short * _CLOSE_UP_FACE)
-        found = self._cascade_at(np.asarray(framed, np.uint8), shrink, min_face, min_score)
-        return _moved(found, 1, -border)
+        shrink = _whole(short / _CLOSE_UP_SIDE, image)
+        small = _reduced(image, shrink)
+        border = round(short / shrink * _CLOSE_UP_BORDER)
+        sides = (border,) * 4
+        framed = cv2.copyMakeBorder(small, *sides, borderType=cv2.BORDER_CONSTANT, value=(127,) * 3)
+        smallest = max(min_face, short * _CLOSE_UP_FACE) / shrink
+        sampler = AreaSampler(np.asarray(framed, np.uint8))
+        found = self._cascade.run(sampler, max(smallest, CELL), min_score)
+        return _moved(found, shrink, (shrink - 1) / 2 - border * shrink)
+
+
+def _whole(ratio: float, image: RGBImage) -> int:
+    """`ratio` as a whole number of at least 1 that leaves the reduced image large enough to look at."""
+    height, width = image.shape[:2]
+    return max(1, min(int(ratio), height // CELL, width // CELL))
+
+
+def _reduced(image: RGBImage, shrink: int) -> RGBImage:
+    """The means of shrink×shrink blocks of pixels."""
+    if shrink == 1:
+        return image
+    height, width = (side // shrink for side in image.shape[:2])
+    blocks = image[: height * shrink, : width * shrink]
+    return np.asarray(cv2.resize(blocks, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _fills_frame(found: Detections, image: RGBImage) -> bool:
+    """Whether there is no face, or one nearly as large as the image: its landmarks are then poor."""
+    sides = (found.boxes[:, 2:] - found.boxes[:, :2]) / np.array(image.shape[1::-1], np.float32)
+    return not len(sides) or bool(sides.max() > _CLOSE_UP_FILL)
+
+
+def _merged(first: Detections, second: Detections) -> Detections:
+    """All of `first`, and of `second` what does not lie over one of those."""
+    boxes = np.concatenate([first.boxes, second.boxes])
+    priority = np.concatenate([first.scores + 1, second.scores])
+    keep = nms(boxes, priority, 0.5, overlap="min")
+    return Detections(
+        boxes[keep],
+        np.concatenate([first.scores, second.scores])[keep],
+        np.concatenate([first.landmarks, second.landmarks])[keep],
+    )
 
 
 def _moved(found: Detections, stretch: float, shift: float) -> Detections:
