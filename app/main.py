@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 from fastapi import FastAPI
@@ -68,8 +69,10 @@ async def _running(settings: Settings, metrics: Metrics) -> AsyncIterator[Any]:
     """The parts of the service, opened in the order of their dependence and closed in reverse."""
     from app.api.parts import Parts
     from app.api.recognition import Recognition
+    from app.jobs.runner import JobRunner
+    from app.jobs.video import KIND
     from app.pipeline.batcher import MicroBatcher
-    from app.wiring import build_engine, load_manifests, model_folder, open_gallery
+    from app.wiring import build_engine, load_manifests, model_folder, open_gallery, video_jobs
 
     opening = asyncio.create_task(asyncio.to_thread(open_gallery, settings))  # beside the model's loading
     try:
@@ -98,6 +101,14 @@ async def _running(settings: Settings, metrics: Metrics) -> AsyncIterator[Any]:
             if (cursor := page.cursor) is None:
                 return totals
 
+    jobs = JobRunner(
+        settings.data_dir / "jobs",
+        {KIND: video_jobs(engine, gallery)},
+        max_waiting=settings.queues.jobs_waiting,
+        keep=timedelta(days=settings.job_days),
+    )
+    await asyncio.to_thread(jobs.start)
+    metrics.watch_queue("jobs_waiting", lambda: jobs.waiting)
     metrics.watch_queue("requests_active", lambda: admission.active)
     metrics.watch_queue("embed_queue_faces", lambda: batcher.waiting)
     metrics.watch_galleries(sizes)
@@ -112,7 +123,9 @@ async def _running(settings: Settings, metrics: Metrics) -> AsyncIterator[Any]:
             active_model=model_folder(settings).name,
             models=load_manifests(settings),
             provider=engine.embedder.provider,
+            jobs=jobs,
         )
     finally:
+        await asyncio.to_thread(jobs.stop)
         await asyncio.to_thread(batcher.close)
         await asyncio.to_thread(gallery.close)

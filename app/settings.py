@@ -37,6 +37,7 @@ class Limits(_Group):
         ge=4096,
         description="Most pixels in memory; larger JPEGs are decoded at reduced size, others refused.",
     )
+    video_bytes: int = Field(default=2048 * MIB, ge=1024, description="Largest video file, in bytes.")
     images_per_request: int = Field(default=16, ge=2, le=1000, description="Most images in one enrollment.")
     faces_per_image: int = Field(
         default=256, ge=1, description="Most faces answered for one image; the largest are kept."
@@ -90,6 +91,7 @@ class Queues(_Group):
         le=1000,
         description="Longest that a face waits for company, while other requests run.",
     )
+    jobs_waiting: int = Field(default=16, ge=1, description="Jobs, such as videos, that may wait.")
     faces_waiting: int = Field(default=512, ge=1, description="Faces that may wait for the embedder.")
 
 
@@ -151,6 +153,9 @@ class Settings(BaseSettings):
     )
     verification_fmr: float = Field(
         default=0.001, gt=0, lt=1, description="False match rate that a 1:1 verification promises."
+    )
+    job_days: int = Field(
+        default=30, ge=1, description="Days after which finished jobs and their files are deleted."
     )
     limits: Limits = Field(default_factory=lambda: Limits(), description="What a request may hold.")
     detection: Detection = Field(default_factory=lambda: Detection(), description="The face detector.")

@@ -1,5 +1,6 @@
 """From settings to the parts that do the work. The server and the command line build theirs here."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from app.settings import Settings
 if TYPE_CHECKING:  # these pull in ONNX Runtime, OpenCV and FAISS; `sphereid --help` needs none of them
     from app.gallery.calibration import ImpostorCalibration
     from app.gallery.service import GalleryService
+    from app.jobs.video import VideoJobs
     from app.pipeline.decode import DecodeLimits
     from app.pipeline.embed import OnnxEmbedder
     from app.pipeline.ports import FaceDetector
@@ -102,6 +104,20 @@ def impostor_calibration(manifest: Manifest) -> "ImpostorCalibration | None":
         return None
     quantiles = ((quantile.fmr, quantile.similarity) for quantile in manifest.calibration.quantiles)
     return ImpostorCalibration.from_quantiles(quantiles, manifest.calibration.pairs)
+
+
+def video_jobs(engine: Engine, gallery: "GalleryService") -> "VideoJobs":
+    """What does the service's video jobs: beside the requests, on one core fewer than there are."""
+    from app.jobs.video import VideoJobs
+    from app.pipeline.pipeline import FacePipeline
+    from app.video.tracks import Links
+
+    return VideoJobs(
+        FacePipeline(engine.detector, engine.embedder),
+        gallery,
+        Links.from_calibration(impostor_calibration(engine.manifest)),
+        workers=max(1, (os.cpu_count() or 2) - 1),
+    )
 
 
 def open_gallery(settings: Settings) -> "GalleryService":

@@ -50,7 +50,7 @@ class _InMemoryParser(MultiPartParser):
 
 async def read_json(request: Request, model: type[ModelT], limits: Limits) -> ModelT:
     """The body as `model`. Raises Problem: 408, 413, 415 or 422."""
-    if _media_type(request) != "application/json":
+    if media_type(request) != "application/json":
         raise Problem("unsupported_media_type", "send the body as application/json")
     body = await _whole(request, limits.body_timeout)
     return _checked_json(model, body)
@@ -70,7 +70,7 @@ async def read_images(
 
     least, most: how many images are wanted. Raises Problem: 400, 408, 413, 415 or 422.
     """
-    kind = _media_type(request)
+    kind = media_type(request)
     if kind == "multipart/form-data":
         request.state.body_limit = most * limits.image_bytes + _ENVELOPE
         form = await _multipart(request, most, limits.body_timeout)
@@ -86,7 +86,8 @@ async def read_images(
     raise Problem("unsupported_media_type", "send the image as multipart/form-data or application/json")
 
 
-def _media_type(request: Request) -> str:
+def media_type(request: Request) -> str:
+    """The type that the request says its body has, without parameters."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
@@ -146,7 +147,7 @@ async def _from_form(
         if isinstance(value, UploadFile):
             if name != field:
                 raise Problem("invalid_request", f"the image belongs into the field {field!r}")
-            images.append(Upload(await value.read(), _file_name(value.filename)))
+            images.append(Upload(await value.read(), file_name(value.filename)))
         elif name == field:
             raise Problem("invalid_request", f"{field}: send a file, not text (curl: -F {field}=@photo.jpg)")
         elif name in fields:
@@ -166,7 +167,7 @@ def _are(count: int) -> str:
     return "is" if count == 1 else "are"
 
 
-def _file_name(name: str | None) -> str | None:
+def file_name(name: str | None) -> str | None:
     """The last part of a path from any system, without what a terminal or log would act on."""
     plain = "".join(c for c in (name or "").replace("\\", "/").rsplit("/", 1)[-1] if c.isprintable())
     return plain.encode("utf-8", "ignore").decode()[:200] or None

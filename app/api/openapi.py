@@ -27,6 +27,7 @@ TAGS = [
     {"name": "galleries", "description": "Sets of identities with a rule for the threshold."},
     {"name": "identities", "description": "The people of a gallery."},
     {"name": "faces of identities", "description": "Enrollment."},
+    {"name": "videos and jobs", "description": "Who is on screen when."},
     {"name": "models", "description": "What makes the embeddings."},
     {"name": "operation", "description": "For those who run the service."},
 ]

@@ -13,6 +13,7 @@ from app.api.once import KeyedLocks, Once
 from app.api.recognition import Recognition, Timings
 from app.api.schemas import ProblemDocument, Slug
 from app.gallery.service import GalleryService
+from app.jobs.runner import JobRunner
 from app.pipeline.batcher import MicroBatcher
 from app.pipeline.manifest import Manifest
 from app.settings import Limits, Settings
@@ -31,6 +32,7 @@ class Parts:
     active_model: str
     models: dict[str, Manifest]
     provider: str
+    jobs: JobRunner
     locks: KeyedLocks = field(default_factory=KeyedLocks)
 
 

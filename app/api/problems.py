@@ -11,7 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.gallery.errors import GalleryError
+from app.jobs.errors import JobError
 from app.pipeline.errors import PipelineError
+from app.video.errors import VideoError
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_SECONDS: Final = 1
@@ -23,6 +25,8 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "gallery_not_found": (404, "No such gallery"),
     "identity_not_found": (404, "No such identity"),
     "face_not_found_in_gallery": (404, "No such face in the gallery"),
+    "job_not_found": (404, "No such job"),
+    "artifact_not_found": (404, "The job made no such thing"),
     "method_not_allowed": (405, "This method is not available here"),
     "body_timeout": (408, "The request body took too long to arrive"),
     "gallery_exists": (409, "The gallery exists already"),
@@ -30,19 +34,25 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "gallery_protected": (409, "This gallery cannot be deleted"),
     "idempotency_conflict": (409, "The Idempotency-Key was used for another request"),
     "duplicate_face": (409, "The face is enrolled already"),
+    "job_not_finished": (409, "The job has no result"),
     "contract_mismatch": (409, "The gallery was made with another model"),
     "body_too_large": (413, "The request body is too large"),
     "image_too_large": (413, "The image is too large"),
+    "video_too_large": (413, "The video is too large"),
     "unsupported_media_type": (415, "The request body has the wrong type"),
     "image_unsupported": (415, "The file is no image of a known format"),
     "invalid_request": (422, "The request is not valid"),
     "image_empty": (422, "The image is empty"),
     "image_broken": (422, "The image is damaged"),
+    "video_empty": (422, "The video is empty"),
+    "video_unreadable": (422, "The video cannot be read"),
+    "video_without_picture": (422, "The file holds no moving picture"),
     "face_not_found": (422, "No face was found"),
     "multiple_faces": (422, "More than one face was found"),
     "low_quality": (422, "The face is not good enough"),
     "internal_error": (500, "Something went wrong here"),
     "model_error": (500, "The model failed"),
+    "too_many_jobs": (503, "Too many jobs are waiting"),
     "overloaded": (503, "Too much work is waiting"),
     "shutting_down": (503, "The service is shutting down"),
     "storage_error": (503, "The gallery's storage cannot be used"),
@@ -77,7 +87,7 @@ def problem_of(error: Exception) -> Problem:
     """The problem that an exception of any room becomes; what nobody foresaw is `internal_error`."""
     if isinstance(error, Problem):
         return error
-    if isinstance(error, PipelineError | GalleryError):
+    if isinstance(error, PipelineError | GalleryError | VideoError | JobError):
         code = error.code if error.code in PROBLEMS else "internal_error"
         return Problem(code, None if code in _HIDDEN else str(error))
     if isinstance(error, RequestValidationError | ValidationError):

@@ -66,24 +66,26 @@ class VideoReader:
     could not be decoded.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Raises VideoError when nothing can be read from the file, FileNotFoundError when there is none."""
+    def __init__(self, path: Path, name: str | None = None) -> None:
+        """name: of the file in messages (default: as it is on disk).
+
+        Raises VideoError when nothing can be read from the file, FileNotFoundError when there is none.
+        """
+        name = name or path.name
         if path.stat().st_size == 0:
-            raise VideoError(
-                "video_empty", f"{path.name} has no bytes: the upload or recording never finished"
-            )
+            raise VideoError("video_empty", f"{name} has no bytes: the upload or recording never finished")
         try:
             self._container: InputContainer = av.open(str(path), mode="r", metadata_errors="replace")
         except (av.FFmpegError, ValueError) as error:
             raise VideoError(
                 "video_unreadable",
-                f"{path.name} cannot be read as a video. An MP4 that was cut off before its end has lost its "
+                f"{name} cannot be read as a video. An MP4 that was cut off before its end has lost its "
                 "index and cannot be played either; record or export it again",
             ) from error
         try:
-            self.stream = _picture_stream(self._container, path.name)
+            self.stream = _picture_stream(self._container, name)
             self.stream.thread_type = "AUTO"
-            self.info = _info(self._container, self.stream, path.name)
+            self.info = _info(self._container, self.stream, name)
         except BaseException:
             self._container.close()
             raise

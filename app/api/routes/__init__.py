@@ -2,7 +2,19 @@
 
 from fastapi import APIRouter
 
-from app.api.routes import detect, embed, faces, galleries, health, identify, identities, models, verify
+from app.api.routes import (
+    detect,
+    embed,
+    faces,
+    galleries,
+    health,
+    identify,
+    identities,
+    jobs,
+    models,
+    verify,
+    videos,
+)
 
 ROUTERS: tuple[APIRouter, ...] = (
     health.router,
@@ -14,4 +26,6 @@ ROUTERS: tuple[APIRouter, ...] = (
     identities.router,
     faces.router,
     identify.router,
+    videos.router,
+    jobs.router,
 )

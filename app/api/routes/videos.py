@@ -1,0 +1,62 @@
+"""Videos in, jobs out."""
+
+import anyio.to_thread
+from fastapi import APIRouter, Response
+
+from app.api.parts import ContextDep, OnceDep, PartsDep, problems
+from app.api.schemas_jobs import Job, VideoOptions, shown
+from app.api.upload import checked, save_upload
+from app.jobs.video import KIND, UPLOAD
+from app.video.reader import VideoReader
+
+router = APIRouter(prefix="/v1/videos", tags=["videos and jobs"])
+_FORM = {
+    "type": "object",
+    "required": ["video"],
+    "properties": {"video": {"type": "string", "format": "binary"}}
+    | VideoOptions.model_json_schema(ref_template="#/components/schemas/{model}")["properties"],
+}
+
+
+@router.post(
+    "",
+    summary="Find out who is on screen when",
+    status_code=202,
+    response_model=Job,
+    responses=problems(400, 404, 408, 409, 413, 415, 422),
+    openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
+)
+async def analyze_video(parts: PartsDep, context: ContextDep, once: OnceDep) -> Response:
+    """Upload a video; the answer is a job. Watch it at `/v1/jobs/{job}/events`, and fetch the annotated
+    video, the tracks, the timeline and the captions from `/v1/jobs/{job}/result`. The upload is deleted when
+    the job is over."""
+    job_id, folder = await anyio.to_thread.run_sync(parts.jobs.reserve)
+    submitted = False
+    try:
+        saved = await save_upload(
+            context.request,
+            folder / UPLOAD,
+            field="video",
+            max_bytes=context.limits.video_bytes,
+            patience=context.limits.body_timeout,
+        )
+        options = checked(VideoOptions, saved)
+        await anyio.to_thread.run_sync(parts.gallery.get_gallery, options.gallery)
+        await anyio.to_thread.run_sync(lambda: VideoReader(folder / UPLOAD, saved.name).close())
+
+        def submit() -> Job:
+            nonlocal submitted
+            score = options.min_detection_score
+            params = options.model_dump(exclude={"min_detection_score"}) | {
+                "min_score": parts.settings.detection.min_score if score is None else score
+            }
+            job = parts.jobs.submit(job_id, KIND, saved.name or "video", params)
+            submitted = True
+            return shown(job)
+
+        content = saved.digest + options.model_dump_json().encode()
+        return await once(content, lambda: anyio.to_thread.run_sync(submit), 202)
+    finally:
+        if not submitted:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(parts.jobs.discard, job_id)
