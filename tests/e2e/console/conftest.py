@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import cv2
 import httpx
 import numpy as np
@@ -59,6 +60,7 @@ class Pictures:
     coffee: Path
     broken: Path
     webcam: Path
+    video: Path
 
 
 @pytest.fixture(scope="session")
@@ -76,6 +78,7 @@ def pictures(portrait: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFacto
         coffee=folder / "coffee.jpg",
         broken=folder / "broken.jpg",
         webcam=folder / "webcam.y4m",
+        video=folder / "pan.mp4",
     )
     whole.save(made.portrait, quality=92)
     whole.crop((110, 0, 350, 270)).save(made.closer, quality=92)
@@ -88,6 +91,7 @@ def pictures(portrait: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFacto
     Image.fromarray(data.coffee()).save(made.coffee)
     made.broken.write_bytes(made.portrait.read_bytes()[:400])
     _write_y4m(made.webcam, portrait)
+    _write_video(made.video, portrait)
     return made
 
 
@@ -97,6 +101,19 @@ def _write_y4m(path: Path, portrait: NDArray[np.uint8]) -> None:
     frame[:, 80:560] = cv2.resize(portrait, (480, 480))
     planes = cv2.cvtColor(frame, cv2.COLOR_RGB2YUV_I420).tobytes()
     path.write_bytes(b"YUV4MPEG2 W640 H480 F10:1 Ip A1:1 C420jpeg\n" + (b"FRAME\n" + planes) * 3)
+
+
+def _write_video(path: Path, portrait: NDArray[np.uint8]) -> None:
+    """Three seconds: one of an empty wall, two of the portrait moving to the right."""
+    picture = cv2.resize(portrait[:400], (480, 375))[:360]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 480, 360, "yuv420p"
+        for n in range(30):
+            shown = np.full_like(picture, 60) if n < 10 else np.roll(picture, 2 * n, axis=1)
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(shown), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
 
 
 @pytest.fixture(scope="session")

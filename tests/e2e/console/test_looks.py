@@ -57,6 +57,15 @@ def camera(page: Page, pictures: Pictures) -> None:
     expect(page.locator(".face-box")).to_have_count(1)
 
 
+def analyzed(page: Page, pictures: Pictures) -> None:
+    choose(page, pictures.video)
+    expect(page.locator(".track-span")).to_have_count(1, timeout=60_000)
+    page.locator(".track-span").click()
+    expect(page.locator("video")).to_have_js_property("readyState", 4)
+    page.locator("video").evaluate("async (video) => { video.pause(); video.currentTime = 2; }")
+    expect(page.locator("video")).to_have_js_property("seeking", False)
+
+
 def shown(text: str) -> Callable[[Page, Pictures], None]:
     return lambda page, _: expect(page.locator("main").get_by_text(text).first).to_be_visible()
 
@@ -70,6 +79,8 @@ PAGES: dict[str, tuple[str, Callable[[Page, Pictures], None]]] = {
     "threshold": ("#/gallery/crew/threshold", shown("false match rate (FMR)")),
     "settings": ("#/gallery/crew/settings", shown("Name and metadata")),
     "live": ("#/live", camera),
+    "video": ("#/video", analyzed),
+    "jobs": ("#/jobs", shown("succeeded")),
     "system": ("#/system", shown("Decided match")),
 }
 
@@ -86,6 +97,7 @@ def test_every_page_can_be_used_and_seen(
         page.goto(f"/{address}")
         act(page, pictures)
         page.mouse.move(0, 0)
+        page.evaluate("() => scrollTo(0, 0)")
         _photograph(page, target / f"console-{name}-{look}.png")
         wide = page.evaluate(
             "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"

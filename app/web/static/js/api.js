@@ -145,3 +145,28 @@ export const at = {
   face: (gallery, identity, face) => `${i(gallery, identity)}/faces/${part(face)}`,
   verifyIdentity: (gallery, identity) => `${i(gallery, identity)}/verify`,
 };
+
+/** Upload a form with progress: onprogress(sent, total) in bytes. Resolves to the JSON answer. */
+export function upload(path, form, { headers = {}, onprogress = () => {}, signal } = {}) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest(); // fetch tells nothing of an upload's progress
+    request.open("POST", path);
+    request.setRequestHeader("Accept", "application/json");
+    if (key()) request.setRequestHeader("Authorization", `Bearer ${key()}`);
+    for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
+    request.upload.addEventListener("progress", (event) => onprogress(event.loaded, event.total));
+    request.addEventListener("load", async () => {
+      const response = new Response(request.responseText, { status: request.status, headers: { "Content-Type": "application/json" } });
+      if (response.ok) resolve(await response.json());
+      else reject(await errorOf(response));
+    });
+    request.addEventListener("error", () => reject(new ApiError({
+      title: "The upload broke off",
+      detail: "The service closed the connection, or the network is down. Nothing was kept; try again.",
+      code: "unreachable",
+    })));
+    request.addEventListener("abort", () => reject(new DOMException("stopped", "AbortError")));
+    signal?.addEventListener("abort", () => request.abort(), { once: true });
+    request.send(form);
+  });
+}

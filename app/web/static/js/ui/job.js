@@ -1,0 +1,27 @@
+// How a job stands.
+import { h } from "../dom.js";
+import { clock, count } from "../text.js";
+import { badge } from "./meter.js";
+
+const KINDS = { queued: "unknown", running: "busy", succeeded: "match", failed: "rejected", canceled: "unknown" };
+export const jobBadge = (job) => badge(KINDS[job.state] === "unknown" ? "" : KINDS[job.state], job.state);
+
+const STAGES = { analyze: "Looking for faces", render: "Drawing the video" };
+
+/** Stage, bar, rate and time to the end of a running job; nothing for others. */
+export function jobProgress(job) {
+  const now = job.progress;
+  if (job.state === "queued") return h("p", { class: "small muted" }, "Waits for its turn.");
+  if (job.state !== "running") return null;
+  if (!now) return h("p", { class: "small muted" }, "Starting…");
+  const share = now.total ? now.done / now.total : null;
+  const words = [
+    STAGES[now.stage] ?? now.stage,
+    now.total ? `${count(now.done)} of ${count(now.total)}` : count(now.done),
+    now.rate ? `${now.rate.toFixed(1)} a second` : null,
+    now.eta_seconds === null ? null : `${clock(now.eta_seconds)} to go`,
+  ].filter(Boolean);
+  return h("div", { class: "stack tight" },
+    h("progress", share === null ? { "aria-label": words[0] } : { "aria-label": words[0], max: 1, value: String(share) }),
+    h("p", { class: "small muted num" }, words.join(" · ")));
+}

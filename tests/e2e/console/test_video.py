@@ -1,0 +1,92 @@
+"""Video, jobs and the webcam: upload, progress, player with timeline, downloads, cancel and delete."""
+
+import json
+from pathlib import Path
+
+import httpx
+from playwright.sync_api import expect
+
+from tests.e2e.console.conftest import Opener, Pictures
+from tests.e2e.console.test_flows import choose, enroll
+
+LONG_MS = 90_000
+
+
+def test_from_a_file_to_a_named_video(
+    open_page: Opener, api: httpx.Client, gallery: str, pictures: Pictures, tmp_path: Path
+) -> None:
+    enroll(api, gallery, "eileen", "Eileen", pictures.closer, pictures.tilted)
+    page = open_page(f"/#/gallery/{gallery}/people")
+    page.get_by_role("link", name="Video", exact=True).click()
+    expect(page.get_by_label("Gallery", exact=True)).to_have_value(gallery)
+    choose(page, pictures.video)
+
+    lane = page.locator(".track", has_text="Eileen")
+    expect(lane.locator(".track-span")).to_have_count(1, timeout=LONG_MS)
+    job = page.url.rsplit("/", 1)[-1]
+    tracks = api.get(f"/v1/jobs/{job}/result").json()["tracks"]
+    assert [track["identity"] for track in tracks] == ["eileen"]
+    start = tracks[0]["from"]
+    assert 0.7 <= start <= 1.3  # the wall ends after one second
+
+    video = page.locator("video")
+    expect(video).to_have_js_property("readyState", 4)
+    video.evaluate("(video) => { video.muted = true; }")
+    lane.locator(".track-span").click()
+    expect(video).to_have_js_property("paused", False)
+    assert video.evaluate("(video) => video.currentTime") >= start
+    expect(lane.locator(".track-now")).to_be_visible()
+
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Tracks (JSON)").click()
+    saved = tmp_path / "tracks.json"
+    download.value.save_as(saved)
+    assert json.loads(saved.read_text())["tracks"] == tracks
+    assert download.value.suggested_filename == "pan.tracks.json"
+
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("heading", name="Analyzed videos")).to_be_visible()
+    assert api.get(f"/v1/jobs/{job}").status_code == 404
+
+
+def test_a_job_is_watched_and_canceled(open_page: Opener, api: httpx.Client, pictures: Pictures) -> None:
+    slow = {"mode": "per_frame", "min_face": "12"}
+    with pictures.video.open("rb") as file:
+        job = api.post("/v1/videos", files={"video": ("slow.mp4", file)}, data=slow).json()
+    page = open_page("/#/jobs")
+    row = page.locator(".files li", has_text="slow.mp4")
+    row.get_by_role("button", name="Cancel slow.mp4").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel the job").click()
+    expect(row).to_contain_text("canceled")
+    assert api.get(f"/v1/jobs/{job['id']}").json()["state"] == "canceled"
+    row.get_by_role("button", name="Delete slow.mp4").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(row).to_have_count(0)
+
+
+def test_a_file_that_is_no_video_is_said_to_be_none(open_page: Opener, pictures: Pictures) -> None:
+    page = open_page("/#/video")
+    page.locator("main input[type=file]").set_input_files(
+        {"name": "notes.mp4", "mimeType": "video/mp4", "buffer": b"no video at all" * 100}
+    )
+    alert = page.get_by_role("alert")
+    expect(alert).to_be_visible()
+    expect(alert).to_contain_text("Request")
+    expect(page.locator("progress")).to_have_count(0)
+
+
+def test_the_webcam_is_named_live(
+    open_page: Opener, api: httpx.Client, gallery: str, pictures: Pictures
+) -> None:
+    enroll(api, gallery, "eileen", "Eileen", pictures.closer)
+    page = open_page(f"/#/gallery/{gallery}/people")
+    page.get_by_role("link", name="Live", exact=True).click()
+    page.get_by_role("button", name="Start the camera").click()
+    box = page.locator(".face-box")
+    expect(box).to_have_attribute("data-decision", "match")
+    expect(page.locator("tbody tr")).to_contain_text("Eileen")
+    expect(page.locator("#live-facts")).to_contain_text("frames a second")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_text("The camera is off")).to_be_visible()
+    expect(box).to_have_count(0)
