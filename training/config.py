@@ -209,5 +209,8 @@ def override(values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
             child = node.get(parent)
             node[parent] = dict(child) if isinstance(child, dict) else {}
             node = node[parent]
-        node[leaf] = yaml.safe_load(raw)
+        try:
+            node[leaf] = yaml.safe_load(raw)
+        except yaml.YAMLError:
+            raise TrainingError(f"override {text!r}: {raw!r} is not a YAML value") from None
     return result

@@ -352,8 +352,8 @@ def _summary(state: checkpoints.State) -> str:
         f"{backbone.name} of width {backbone.width} {norm}, {backbone.embedding_size} outputs.{pool} "
         f"Trained in {state.seconds / 3600:.1f} hours on two CPU cores shared with other work, "
         f"{state.samples:,} faces seen in this phase (recipe `{config.name}`): {config.head.name} "
-        f"with weight {config.head.weight:g} on labelled faces, regression to the teacher's descriptor with weight "
-        f"{config.distill.weight:g}."
+        f"with weight {config.head.weight:g} on labelled faces, regression to the teacher's descriptor "
+        f"with weight {config.distill.weight:g}."
     )
 
 

@@ -1,0 +1,84 @@
+"""Parameter counts to the unit, the published structure, and what the options change."""
+
+import pytest
+import torch
+from torch import nn
+
+from training import backbones
+from training.backbones.sphereface import ResidualUnit, SphereFaceNet
+from training.config import BackboneConfig
+from training.errors import TrainingError
+
+# Total with the residual convolutions' biases, which the released nets freeze at 0 and ours leave out.
+TABLE = [
+    ("sphereface4", 12_562_496, 0),
+    ("sphereface10", 15_219_264, 1_280),
+    ("sphereface20", 22_670_656, 3_712),
+    ("sphereface36", 32_778_816, 7_424),
+    ("sphereface64", 48_200_512, 13_696),
+]
+
+
+def parameters(net: nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+@pytest.mark.parametrize(("name", "total", "frozen"), TABLE)
+def test_parameter_counts_are_those_of_the_paper(name: str, total: int, frozen: int) -> None:
+    with torch.device("meta"):
+        net = backbones.build(BackboneConfig(name=name), (112, 96))
+    residual = [m for m in net.modules() if isinstance(m, nn.Conv2d) and m.stride == (1, 1)]
+    assert parameters(net) + frozen == total
+    assert sum(m.out_channels for m in residual) == frozen
+
+
+def test_the_released_64_layer_net_has_one_unit_less() -> None:
+    with torch.device("meta"):
+        net = backbones.build(BackboneConfig(name="sphereface64_released"), (112, 96))
+    convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
+    frozen = sum(m.out_channels for m in convolutions if m.stride == (1, 1))
+    assert len(convolutions) == 62
+    assert parameters(net) + frozen == 47_905_088
+
+
+def test_a_square_input_adds_its_fully_connected_weights() -> None:
+    with torch.device("meta"):
+        counts = [
+            parameters(backbones.build(BackboneConfig(name="sphereface4"), (112, w))) for w in (96, 112)
+        ]
+    assert counts[1] - counts[0] == 512 * 7 * 512 == 1_835_008
+
+
+def test_a_unit_adds_its_branch_without_activation_after_the_sum() -> None:
+    unit = ResidualUnit(4, batch_norm=False)
+    x = torch.randn(2, 4, 5, 5, generator=torch.Generator().manual_seed(0))
+    conv1, act1, conv2, act2 = unit.body
+    assert torch.equal(unit(x), x + act2(conv2(act1(conv1(x)))))
+    assert (unit(-10 * x.abs()) < 0).any()
+
+
+def test_initial_weights_follow_caffe() -> None:
+    torch.manual_seed(0)
+    net = SphereFaceNet((1, 1, 1, 1), width=16, embedding_size=64)
+    strided = net.features[0]
+    assert isinstance(strided, nn.Conv2d)
+    bound = (3 / 27) ** 0.5
+    assert strided.weight.abs().max() <= bound
+    assert strided.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
+    unit = next(m for m in net.modules() if isinstance(m, ResidualUnit))
+    assert unit.body[0].weight.std().item() == pytest.approx(0.01, rel=0.1)
+    assert unit.body[1].weight.unique().tolist() == [0.25]
+    assert net.fc.bias.abs().max() == 0
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("size", [(112, 96), (56, 48)])
+def test_every_option_gives_embeddings_of_the_asked_size(batch_norm: bool, size: tuple[int, int]) -> None:
+    config = BackboneConfig("sphereface10", width=8, batch_norm=batch_norm, embedding_size=24)
+    net = backbones.build(config, size).eval()
+    assert net(torch.zeros(3, 3, *size)).shape == (3, 24)
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(TrainingError, match="sphereface20"):
+        backbones.build(BackboneConfig(name="resnet"), (112, 96))

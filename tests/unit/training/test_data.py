@@ -1,0 +1,134 @@
+"""Store, sampler, augmentation and batches."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from training.config import AugmentConfig, Config
+from training.data.augment import augment, center_view
+from training.data.loader import Batches, to_pixels
+from training.data.sampler import EpochSampler
+from training.data.store import class_labels, held_out, open_store
+from training.errors import TrainingError
+
+NONE = AugmentConfig(False, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("pool", [1, 2])
+@pytest.mark.parametrize("template", ["112x96", "112x112"])
+def test_without_augmentation_the_view_is_the_centre(template: str, pool: int) -> None:
+    canvases = np.random.default_rng(0).integers(0, 256, (5, 128, 128, 3), dtype=np.uint8)
+    made = augment(canvases, NONE, template, pool, np.random.default_rng(1))
+    assert np.abs(made.astype(int) - center_view(canvases, template, pool)).max() <= 1
+
+
+def test_the_view_is_where_the_data_says() -> None:
+    canvas = np.arange(128 * 128 * 3, dtype=np.uint32).reshape(1, 128, 128, 3).astype(np.uint8)
+    assert np.array_equal(center_view(canvas, "112x96")[0], canvas[0, 8:120, 16:112])
+    assert np.array_equal(center_view(canvas, "112x112")[0], canvas[0, 8:120, 8:120])
+
+
+def test_flip_mirrors_about_the_centre() -> None:
+    canvases = np.random.default_rng(0).integers(0, 256, (40, 128, 128, 3), dtype=np.uint8)
+    config = AugmentConfig(True, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0)
+    made = augment(canvases, config, "112x96", 1, np.random.default_rng(1))
+    plain = center_view(canvases, "112x96")
+    mirrored = [np.array_equal(m, p[:, ::-1]) for m, p in zip(made, plain, strict=True)]
+    same = [np.array_equal(m, p) for m, p in zip(made, plain, strict=True)]
+    assert all(a or b for a, b in zip(mirrored, same, strict=True))
+    assert 8 < sum(mirrored) < 32
+
+
+def test_augmentation_depends_on_its_generator_alone_and_leaves_the_source() -> None:
+    canvases = np.random.default_rng(0).integers(0, 256, (16, 128, 128, 3), dtype=np.uint8)
+    before = canvases.copy()
+    config = AugmentConfig(p_erase=0.5, p_blur=0.4, p_grey=0.5)
+    first, again, other = (
+        augment(canvases, config, "112x96", 2, np.random.default_rng(seed)) for seed in (3, 3, 4)
+    )
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert np.array_equal(canvases, before)
+
+
+def test_every_image_comes_as_often_as_its_weight_says() -> None:
+    indices = np.arange(100, 150)
+    weights = np.where(np.arange(50) < 25, 2.0, 0.4)
+    sampler = EpochSampler(indices, weights, 10, seed=5)
+    assert sampler.steps_per_epoch == 6
+    counts: Counter[int] = Counter()
+    for epoch in range(200):
+        drawn = sampler.epoch(epoch)
+        assert len(drawn) == 60
+        counts.update(drawn.tolist())
+    assert all(counts[i] == 400 for i in range(100, 125))
+    assert all(50 < counts[i] < 110 for i in range(125, 150))
+    assert not np.array_equal(sampler.epoch(0), sampler.epoch(1))
+
+
+def test_batches_are_a_function_of_the_step(small_config: Callable[..., Config]) -> None:
+    config = small_config()
+    store = open_store(Path(config.data.store))
+    sampler = EpochSampler(np.arange(100), np.ones(100), 16, seed=2)
+    batches = Batches(store, store.identity, sampler, config)
+    stream = batches.stream(0)
+    streamed = [next(stream) for _ in range(8)]
+    stream.close()  # type: ignore[attr-defined]
+    later = batches.make(7, {})
+    assert np.array_equal(streamed[7].pixels, later.pixels)
+    assert np.array_equal(streamed[7].labels, later.labels)
+    halves = [Batches(store, store.identity, sampler, config, rank, 2).make(3, {}) for rank in (0, 1)]
+    assert np.concatenate([h.labels for h in halves]).tolist() == streamed[3].labels.tolist()
+
+
+def test_a_failure_while_reading_reaches_the_loop(small_config: Callable[..., Config]) -> None:
+    config = small_config()
+    store = open_store(Path(config.data.store))
+    sampler = EpochSampler(np.array([10**6]), np.array([16.0]), 16, seed=2)
+    stream = Batches(store, store.identity, sampler, config).stream(0)
+    with pytest.raises(IndexError):
+        next(stream)
+
+
+def test_pixels_are_scaled_as_the_paper_does() -> None:
+    faces = np.array([[[[0, 127, 255]]]], np.uint8)
+    assert to_pixels(faces).flatten().tolist() == pytest.approx([-127.5 / 128, -0.5 / 128, 127.5 / 128])
+
+
+def test_identities_are_held_out_whole_and_steadily() -> None:
+    identity = np.repeat(np.arange(-1, 400), 3)
+    out = held_out(identity, 10)
+    assert not out[identity == -1].any()
+    assert 20 < len(np.unique(identity[out])) < 60
+    fewer = identity < 200
+    assert np.array_equal(held_out(identity[fewer], 10), out[fewer])
+    assert all(len(set(out[identity == i])) == 1 for i in range(400))
+
+
+def test_class_labels_count_usable_images() -> None:
+    identity = np.array([7, 7, 7, 9, 9, -1, 30, 30, 30])
+    usable = np.array([True] * 6 + [False, True, True])
+    labels, classes = class_labels(identity, usable, 2)
+    assert classes == 3
+    assert labels.tolist() == [0, 0, 0, 1, 1, -1, -1, 2, 2]
+    labels, classes = class_labels(identity, usable, 9)
+    assert (classes, set(labels.tolist())) == (0, {-1})
+
+
+def test_an_unfinished_store_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="prepare"):
+        open_store(tmp_path)
+    np.savez(tmp_path / "meta.npz", name=np.array(["a/b/c"]), identity=np.array([1]))
+    np.save(tmp_path / "images.npy", np.zeros((2, 128, 128, 3), np.uint8))
+    with pytest.raises(TrainingError, match="2 images, 1 names"):
+        open_store(tmp_path)
+
+
+def test_descriptors_are_centred_and_of_mean_length_one(store_folder: Path) -> None:
+    teacher = open_store(store_folder).teacher
+    assert teacher is not None
+    assert np.abs(teacher.mean(axis=0)).max() < 1e-5
+    assert np.linalg.norm(teacher, axis=1).mean() == pytest.approx(1, abs=1e-5)
