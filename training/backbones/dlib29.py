@@ -38,4 +38,3 @@ class DlibBackbone(nn.Module):
         """(N, 3, H, W) to (N, 128)."""
         described: Tensor = self.norm(self.network(pixels * (128 * SCALE) + self.shift))
         return described
-

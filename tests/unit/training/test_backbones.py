@@ -71,6 +71,56 @@ def test_initial_weights_follow_caffe() -> None:
     assert net.fc.bias.abs().max() == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "gigamacs"),
+    [
+        ("sphereface4", (0.164, 0.192)),
+        ("sphereface10", (0.759, 0.885)),
+        ("sphereface20", (1.750, 2.041)),
+        ("sphereface36", (3.335, 3.891)),
+        ("sphereface64", (6.110, 7.128)),
+        ("sphereface64_released", (5.912, 6.897)),
+    ],
+)
+def test_multiply_adds_for_both_templates(name: str, gigamacs: tuple[float, float]) -> None:
+    for columns, expected in zip((96, 112), gigamacs, strict=True):
+        with torch.device("meta"):
+            net = backbones.build(BackboneConfig(name=name), (112, columns))
+        assert backbones.multiply_adds(net, (112, columns)) / 1e9 == pytest.approx(expected, abs=6e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "embedding", "count", "megamacs"),
+    [
+        # MobileFaceNet: 1.0 M and 221 MMAC; IResNets: ArcFace's published 24.0, 43.6 and 65.2 M.
+        ("mobilefacenet", 128, 1_003_136, 221),
+        ("iresnet18", 512, 24_025_600, 2_610),
+        ("iresnet50", 512, 43_590_848, 6_309),
+        ("iresnet100", 512, 65_156_160, 12_090),
+    ],
+)
+def test_later_backbones_have_their_published_cost(
+    name: str, embedding: int, count: int, megamacs: int
+) -> None:
+    with torch.device("meta"):
+        net = backbones.build(BackboneConfig(name=name, embedding_size=embedding), (112, 112))
+    assert parameters(net) == count
+    assert backbones.multiply_adds(net, (112, 112)) / 1e6 == pytest.approx(megamacs, abs=1)
+
+
+@pytest.mark.parametrize("name", ["mobilefacenet", "iresnet18"])
+def test_later_backbones_run_fold_and_export(name: str) -> None:
+    from training.export import fold_batch_norm, measure_parity, to_onnx
+
+    torch.manual_seed(0)
+    net = backbones.build(BackboneConfig(name, width=8, embedding_size=16), (56, 48))
+    for _ in range(2):
+        assert net(torch.randn(4, 3, 56, 48)).shape == (4, 16)
+    net.eval()
+    model = to_onnx(fold_batch_norm(net), (56, 48), {})
+    assert max(measure_parity(model, net, (56, 48)).values()) < 1e-4
+
+
 @pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize("size", [(112, 96), (56, 48)])
 def test_every_option_gives_embeddings_of_the_asked_size(batch_norm: bool, size: tuple[int, int]) -> None:
