@@ -55,7 +55,7 @@ class Detection(_Group):
 
     min_face: int = Field(default=32, ge=12, description="Shortest side in pixels of a face worth finding.")
     min_face_ratio: float = Field(
-        default=1 / 25,
+        default=1 / 32,
         ge=0,
         lt=1,
         description="The same relative to the image's shorter side; the larger of the two counts.",

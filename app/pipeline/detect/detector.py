@@ -1,5 +1,6 @@
 """The detector that the rest of the service sees."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from app.pipeline.detect.graphs import load_graphs
 from app.pipeline.detect.pyramid import AreaSampler
 from app.pipeline.types import Face, RGBImage
 
-_FINEST_FACE = 48
-"""Faces that are all larger than twice this are sought in a reduced image: O-net sees 48 pixels anyway."""
+_FINEST_FACE = 32
+_REDUCED_PIXELS = 1_000_000
+"""Where the faces sought are all at least twice as large as the first, in an image larger than the second, the
+cascade runs on a reduced copy: it finds the same faces in less time and memory."""
 
 # A close-up gets a border of half its shorter side; faces of at least 0.4 of that side are sought, in a copy
 # reduced to about 240 pixels.
@@ -36,7 +39,7 @@ class DetectorConfig:
     """
 
     min_face: int = 32
-    min_face_ratio: float = 1 / 25
+    min_face_ratio: float = 1 / 32
     thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7)
     factor: float = 0.709
     close_ups: bool = True
@@ -103,7 +106,9 @@ class MtcnnDetector:
         ]
 
     def _look(self, image: RGBImage, min_face: float, min_score: float) -> Detections:
-        shrink = _whole(min_face / _FINEST_FACE, image)
+        height, width = image.shape[:2]
+        excess = math.sqrt(height * width / _REDUCED_PIXELS)
+        shrink = _whole(min(excess, min_face / _FINEST_FACE), image)
         found = self._cascade.run(AreaSampler(_reduced(image, shrink)), min_face / shrink, min_score)
         return _moved(found, shrink, (shrink - 1) / 2)
 
