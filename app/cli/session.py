@@ -41,6 +41,11 @@ class Session:
         self._pipeline = pipeline
         self._stack = stack
 
+    @property
+    def pipeline(self) -> "FacePipeline":
+        """Detector and embedder."""
+        return self._pipeline
+
     def gallery(self) -> "GalleryService":
         """The gallery; it is closed with the session. Raises StorageError when a server is using it."""
         return self._stack.enter_context(gallery(self.settings))

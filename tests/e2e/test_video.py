@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.e2e.process import environment
 from tests.server import Running, jpeg, serving, settings_for, until
 from tests.toy import write_toy_model
 from tests.unit.video.clips import write_clip
@@ -213,3 +216,45 @@ def test_a_job_goes_on_after_the_service_stopped(portrait: Pixels, tmp_path: Pat
         assert seen[-1]["result"]["frames"] == 200
         moved = [s["progress"]["done"] for s in seen if s["progress"] and s["progress"]["stage"] == "analyze"]
         assert moved[0] > 20  # it did not begin anew
+
+
+def sphereid(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "app", *arguments],
+        cwd=folder,
+        env=environment(folder / "data", folder / "models"),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_the_command_line_names_a_video(portrait: Pixels, clip: bytes, tmp_path: Path) -> None:
+    write_toy_model(tmp_path / "models")
+    (tmp_path / "in.mp4").write_bytes(clip)
+    (tmp_path / "eileen.jpg").write_bytes(jpeg(film(portrait)[5]))
+    enrolled = sphereid(tmp_path, "enroll", "eileen", "eileen.jpg", "--name", "Eileen")
+    assert enrolled.returncode == 0, enrolled.stderr
+    done = sphereid(tmp_path, "video", "in.mp4", "--out", "out.mp4")
+    assert done.returncode == 0, done.stderr
+    assert "Eileen" in done.stdout
+    assert "40 frames" in done.stderr
+    with av.open(str(tmp_path / "out.mp4")) as video:
+        assert {s.type for s in video.streams} == {"video", "audio"}
+    names = {path.name for path in (tmp_path / "in.results").iterdir()}
+    assert names == {"tracks.json", "tracks.csv", "timeline.png", "captions.vtt", "frames.jsonl", "crops"}
+    as_json = sphereid(tmp_path, "video", "in.mp4", "--results", "again", "--mode", "per_frame", "--json")
+    assert [p["id"] for p in json.loads(as_json.stdout)["people"]] == ["eileen"]
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    for arguments, words in (
+        (("video", "nothing.mp4"), "there is no file nothing.mp4"),
+        (("video", "in.mp4", "--out", "in.mp4"), "is the video itself"),
+        (("video", "in.mp4", "--out", "out.avi"), "ends with .mp4"),
+        (("video", "in.mp4", "--gallery", "nobody"), "nobody"),
+        (("video", "empty.mp4"), "no bytes"),
+    ):
+        failed = sphereid(tmp_path, *arguments)
+        assert failed.returncode == 2, failed.stderr
+        assert words in failed.stderr
+        assert "Traceback" not in failed.stderr
