@@ -1,8 +1,10 @@
 """CARD.md of the imported model."""
 
+from collections.abc import Iterable
+from itertools import groupby
 from typing import Final
 
-from app.pipeline.manifest import Manifest
+from app.pipeline.manifest import Manifest, Metric
 
 _CARD: Final = """\
 # {name}: dlib's face descriptor
@@ -51,7 +53,6 @@ def card(manifest: Manifest) -> str:
     calibration = manifest.calibration
     assert calibration is not None
     rows = [f"| {q.fmr:.2g} | {q.similarity:.4f} |" for q in calibration.quantiles if q.fmr < 0.2]
-    metrics = [f"- {m.name}: {m.value:.4f} (`{m.command}`)" for m in manifest.metrics]
     return _CARD.format(
         name=manifest.name,
         license=manifest.license,
@@ -66,5 +67,14 @@ def card(manifest: Manifest) -> str:
         quantiles="\n".join(rows),
         pairs=calibration.pairs,
         protocol=calibration.protocol,
-        metrics="\n".join(metrics) or "Nothing yet: `python -m training evaluate lfw --help` says how.",
+        metrics=_measured(manifest.metrics),
     )
+
+
+def _measured(metrics: Iterable[Metric]) -> str:
+    """A table for each command."""
+    parts = []
+    for command, group in groupby(metrics, key=lambda metric: metric.command):
+        rows = "\n".join(f"| {metric.name} | {metric.value:.4f} |" for metric in group)
+        parts.append(f"    {command}\n\n| figure | value |\n|---|---|\n{rows}")
+    return "\n\n".join(parts) or "Nothing yet: `python -m training evaluate lfw --help` says how."

@@ -19,7 +19,7 @@ def build_graph(
     center: NDArray[np.float32] | None = None,
     metadata: Iterable[tuple[str, str]] = (),
 ) -> onnx.ModelProto:
-    """The network from normalised chips to descriptors.
+    """The network from normalized chips to descriptors.
 
     Input `pixels`: (N, 3, 150, 150) float32, RGB, (p - mean) / 256. Output `embedding`: (N, 128) float32.
     center: (128,) descriptor to subtract (None: dlib's raw descriptor). metadata: pairs to keep in the file.

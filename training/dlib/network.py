@@ -61,7 +61,7 @@ class DlibNet(nn.Module):
         self.projection = nn.Linear(entering[-1], EMBEDDING, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, 150, 150) normalised chips to (N, 128) descriptors."""
+        """(N, 3, 150, 150) normalized chips to (N, 128) descriptors."""
         x = F.max_pool2d(F.relu(self.stem(x)), 3, stride=2)
         x = self.blocks(x).mean(dim=(2, 3))
         descriptors: Tensor = self.projection(x)

@@ -42,7 +42,7 @@ def chips() -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="session")
 def pixels(chips: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(6, 3, 150, 150) normalised as dlib does it, in float64 and then rounded."""
+    """(6, 3, 150, 150) normalized as dlib does it, in float64 and then rounded."""
     mean = np.array([122.782, 117.001, 104.298])
     return ((chips - mean) / 256).transpose(0, 3, 1, 2).astype(np.float32)
 
