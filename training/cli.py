@@ -34,7 +34,9 @@ console = Console(stderr=True)
 def prepare(
     faces: Annotated[
         Path,
-        typer.Option(help="Aligned 128×128 faces: a folder of tars, or of GROUP/IDENTITY/IMAGE folders."),
+        typer.Option(
+            help="Aligned faces: folder of tars or of GROUP/IDENTITY/IMAGE folders, or a .rec file."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the store to make; about 50 kB a face.")] = Path(
         "runs/store"

@@ -1,4 +1,4 @@
-"""IResNet (Duta et al., ICPR 2020) in ArcFace's form: BN-Conv-BN-PReLU-Conv-BN units, flattened FC embedding."""
+"""IResNet (Duta et al., ICPR 2020) in ArcFace's form: BN-Conv-BN-PReLU-Conv-BN units, flattened FC output."""
 
 import torch
 from torch import Tensor, nn

@@ -19,7 +19,8 @@ from app.pipeline.align import TEMPLATES, align
 from app.pipeline.decode import decode
 from app.pipeline.detect import MtcnnDetector
 from app.pipeline.errors import PipelineError
-from training.data.store import CANVAS
+from training.data.recordio import RecordFile
+from training.data.store import BORDER, CANVAS
 from training.errors import TrainingError
 from training.evaluation.lfw import central_face
 
@@ -30,11 +31,15 @@ _CHUNK = 256
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One image: its name `GROUP/IDENTITY/FILE` and how to read its bytes."""
+    """One image: its name `GROUP/IDENTITY/FILE`, and the file, tar or .rec that holds it.
+
+    record: number in a .rec file, None elsewhere.
+    """
 
     name: str
     archive: Path | None
     path: Path
+    record: int | None = None
 
     @property
     def identity(self) -> str:
@@ -92,6 +97,13 @@ def prepare(
 
 
 def _list(faces: Path) -> Iterator[Source]:
+    records = sorted(faces.glob("*.rec")) if faces.is_dir() else [faces] if faces.suffix == ".rec" else []
+    for path in records:
+        for record in RecordFile(path):
+            name = f"{path.stem}/p{int(record.labels[0]):07d}/{record.key:08d}.jpg"
+            yield Source(name, path, path, record.key)
+    if records:
+        return
     tars = sorted(faces.glob("*.tar")) if faces.is_dir() else [faces]
     for path in tars:
         try:
@@ -116,8 +128,11 @@ def _canvas(data: bytes) -> NDArray[np.uint8]:
     image = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB) if len(encoded) else None
     if image is None:
         raise DroppedError("not a readable image")
+    if image.shape[:2] == (CANVAS - 2 * BORDER,) * 2:
+        # A 112×112 ArcFace crop: its edge is repeated into the border that augmentation may reach.
+        image = cv2.copyMakeBorder(image, *(BORDER,) * 4, cv2.BORDER_REPLICATE)
     if image.shape[:2] != (CANVAS, CANVAS):
-        raise DroppedError(f"not {CANVAS}×{CANVAS} (photographs need --raw)")
+        raise DroppedError(f"neither {CANVAS}×{CANVAS} nor 112×112 (photographs need --raw)")
     return image.astype(np.uint8, copy=False)
 
 
@@ -197,22 +212,29 @@ def _try(cut: Callable[[bytes], NDArray[np.uint8]], data: bytes | None) -> NDArr
 
 
 class _Reader:
-    """Reads members by name, keeping one tar open: sources come sorted, so tars are read in turn."""
+    """Reads sources, keeping one tar or .rec open: sources come sorted, so files are read in turn."""
 
     def __init__(self) -> None:
         self._path: Path | None = None
-        self._tar: tarfile.TarFile | None = None
+        self._open: tarfile.TarFile | RecordFile | None = None
 
     def read(self, source: Source) -> bytes | None:
         if source.archive is None:
             return source.path.read_bytes()
         if source.archive != self._path:
-            if self._tar is not None:
-                self._tar.close()
-            self._path, self._tar = source.archive, tarfile.open(source.archive)  # noqa: SIM115
-        assert self._tar is not None
+            if self._open is not None:
+                self._open.close()
+            self._path = source.archive
+            if source.record is not None:
+                self._open = RecordFile(source.archive)
+            else:
+                self._open = tarfile.open(source.archive)  # noqa: SIM115
+        if isinstance(self._open, RecordFile):
+            assert source.record is not None
+            return self._open.read(source.record).data
+        assert self._open is not None
         try:
-            file = self._tar.extractfile(source.name)
+            file = self._open.extractfile(source.name)
             return file.read() if file is not None else None
         except (tarfile.TarError, EOFError):
             return None

@@ -80,3 +80,38 @@ def tar_at_far(similarity: FloatArray, same: BoolArray, far: float) -> tuple[flo
     above = similarity[similarity > limit]
     threshold = float(above.min()) if len(above) else float(np.nextafter(limit, np.inf))
     return float(np.mean(similarity[same] >= threshold)), threshold
+
+
+def clopper_pearson(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
+    """Exact confidence interval of a rate, such as a TAR over so many genuine pairs (Clopper and Pearson,
+    1934)."""
+    from scipy.stats import beta
+
+    tail = (1 - level) / 2
+    low = 0.0 if successes == 0 else float(beta.ppf(tail, successes, trials - successes + 1))
+    high = 1.0 if successes == trials else float(beta.ppf(1 - tail, successes + 1, trials - successes))
+    return low, high
+
+
+def template_features(frames: FloatArray, template: NDArray[np.int64]) -> FloatArray:
+    """(T, D) unit templates from (N, D) frame features: the mean per template number 0…T−1, as for YTF
+    videos.
+
+    Raises ValueError when a number in between has no frame.
+    """
+    counts = np.bincount(template)
+    if (counts == 0).any():
+        raise ValueError(f"template {int(np.flatnonzero(counts == 0)[0])} has no frames")
+    sums = np.zeros((len(counts), frames.shape[1]))
+    np.add.at(sums, template, frames)
+    means: FloatArray = sums / counts[:, None]
+    lengths: FloatArray = np.linalg.norm(means, axis=1, keepdims=True)
+    return means / np.maximum(lengths, 1e-12)
+
+
+def concatenated(parts: list[FloatArray]) -> FloatArray:
+    """(N, ΣD) features of several models side by side, the paper's multi-patch ensemble: plain, without
+    PCA."""
+    if len({len(part) for part in parts}) != 1:
+        raise ValueError(f"models gave different numbers of features: {[len(part) for part in parts]}")
+    return np.concatenate(parts, axis=1)

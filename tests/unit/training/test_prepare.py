@@ -61,7 +61,7 @@ def test_a_tar_becomes_a_store(tmp_path: Path) -> None:
     with (tmp_path / "out" / "dropped.csv").open() as file:
         dropped = {row["file"]: row["reason"] for row in csv.DictReader(file)}
     assert dropped.keys() == BAD.keys()
-    assert dropped["a/p00009/0.png"].startswith("not 128×128")
+    assert dropped["a/p00009/0.png"].startswith("neither 128×128")
     assert not list((tmp_path / "out").glob("*partial*"))
 
 

@@ -1,0 +1,74 @@
+"""MegaFace challenge 1: rank-1 among up to a million distractors, and TAR at a tiny FAR, in bounded
+memory."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class MegaFace:
+    """rank1: share of ordered same-identity pairs whose mate beats every distractor.
+
+    tar: share of same-identity pairs at or above `threshold`, the lowest similarity that at most
+    far·impostors probe-distractor pairs reach. distractors: how many there were.
+    """
+
+    rank1: float
+    tar: float
+    far: float
+    threshold: float
+    distractors: int
+
+
+def megaface(
+    probes: FloatArray,
+    identity: NDArray[np.int64],
+    distractors: Iterable[FloatArray],
+    *,
+    total: int,
+    far: float = 1e-6,
+) -> MegaFace:
+    """Run the protocol. probes: (P, D) unit rows; identity: (P,). distractors: blocks of (n, D) unit rows,
+    `total` rows in all.
+
+    Only the far·total·P + 1 highest scores are kept while blocks pass by. A tie with a distractor is a
+    miss. Raises ValueError when far < 1/#impostor pairs, no identity has two probes, or the count is not
+    `total`.
+    """
+    own = identity[:, None] == identity[None, :]
+    np.fill_diagonal(own, False)
+    if not own.any():
+        raise ValueError("no identity has two probes")
+    impostors = total * len(probes)
+    allowed = int(np.floor(far * impostors + 1e-9))
+    if allowed < 1:
+        least = int(np.ceil(1 / far))
+        raise ValueError(f"FAR {far:g} needs at least {least} impostor pairs, there are {impostors}")
+    best = np.full(len(probes), -np.inf, np.float32)
+    highest = np.empty(0, np.float32)
+    count = 0
+    for block in distractors:
+        scores = probes @ block.T
+        count += len(block)
+        np.maximum(best, scores.max(axis=1), out=best)
+        merged = np.concatenate([highest, scores.ravel()])
+        keep = min(len(merged), allowed + 1)
+        highest = np.partition(merged, len(merged) - keep)[len(merged) - keep :]
+    if count != total:
+        raise ValueError(f"{total} distractors were announced, {count} came")
+    lowest_kept = np.float32(highest.min())
+    full = len(highest) > allowed
+    threshold = float(np.nextafter(lowest_kept, np.float32(np.inf))) if full else float(lowest_kept)
+    mates = (probes @ probes.T)[own]
+    return MegaFace(
+        rank1=float(np.mean(mates > best[np.nonzero(own)[0]])),
+        tar=float(np.mean(mates >= threshold)),
+        far=far,
+        threshold=threshold,
+        distractors=count,
+    )
