@@ -15,7 +15,8 @@ from app.pipeline.detect.weights import Net
 from app.pipeline.types import FloatArray
 
 _TILE_CELLS = 80
-_RNET_BATCH, _ONET_BATCH = 256, 64
+_RNET_BATCH, _ONET_BATCH = 128, 32
+"""All crops of a stage go in one run, or in several of this many where a crowd would need much memory."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,8 +79,7 @@ class Cascade:
 
     def refine(self, image: AreaSampler, boxes: FloatArray) -> FloatArray:
         """R-net on every candidate: the (M, 4) square boxes that survive, best first."""
-        pixels, inside = image.crops(boxes, 24)
-        heads = _infer_batches(self._rnet, pixels, _RNET_BATCH)
+        heads, inside = _infer_crops(self._rnet, image, boxes, 24, _RNET_BATCH)
         good = np.flatnonzero(heads[:, 4] > self._limits[1])
         boxes, heads = boxes[inside[good]], heads[good]
         keep = nms(boxes, heads[:, 4], 0.7)
@@ -87,8 +87,7 @@ class Cascade:
 
     def output(self, image: AreaSampler, boxes: FloatArray, min_score: float) -> Detections:
         """O-net on every survivor: final boxes, scores and landmarks, best first."""
-        pixels, inside = image.crops(boxes, 48)
-        heads = _infer_batches(self._onet, pixels, _ONET_BATCH)
+        heads, inside = _infer_crops(self._onet, image, boxes, 48, _ONET_BATCH)
         scores = sigmoid(heads[:, 14])
         good = np.flatnonzero(scores >= min_score)
         boxes, heads, scores = boxes[inside[good]], heads[good], scores[good]
@@ -123,18 +122,26 @@ def _infer(session: ort.InferenceSession, pixels: FloatArray) -> FloatArray:
     return heads
 
 
-def _infer_batches(session: ort.InferenceSession, pixels: FloatArray, batch: int) -> FloatArray:
-    """One run for all crops; several only where a crowd would make the memory large."""
-    if len(pixels) == 0:
-        return np.empty((0, session.get_outputs()[0].shape[1]), np.float32)
-    runs = [_infer(session, pixels[i : i + batch]) for i in range(0, len(pixels), batch)]
-    return np.concatenate(runs) if len(runs) > 1 else runs[0]
+def _infer_crops(
+    session: ort.InferenceSession, image: AreaSampler, boxes: FloatArray, side: int, batch: int
+) -> tuple[FloatArray, Indices]:
+    """The heads for the boxes' crops, and the indices of the boxes that have one; see `AreaSampler.crops`."""
+    heads = [np.empty((0, session.get_outputs()[0].shape[1]), np.float32)]
+    indices = [np.empty(0, np.int64)]
+    for first in range(0, len(boxes), batch):
+        pixels, inside = image.crops(boxes[first : first + batch], side)
+        if len(inside):
+            heads.append(_infer(session, pixels))
+            indices.append(inside + first)
+    return np.concatenate(heads), np.concatenate(indices)
 
 
 def _session(model: bytes, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # Threads that wait must not take the processor from other requests.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Shapes differ from call to call: remembered allocation plans would only pile up.
     options.enable_mem_pattern = False
     options.log_severity_level = 3

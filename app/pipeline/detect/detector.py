@@ -15,8 +15,8 @@ from app.pipeline.types import Face, RGBImage
 
 _FINEST_FACE = 32
 _REDUCED_PIXELS = 1_000_000
-"""Where the faces sought are all at least twice as large as the first, in an image larger than the second, the
-cascade runs on a reduced copy: it finds the same faces in less time and memory."""
+"""Where the faces sought are all at least twice as large as the first, in an image larger than the second,
+the cascade runs on a reduced copy: it finds the same faces in less time and memory."""
 
 # A close-up gets a border of half its shorter side; faces of at least 0.4 of that side are sought, in a copy
 # reduced to about 240 pixels.
