@@ -3,7 +3,9 @@
 With CONSOLE_SCREENSHOTS=docs/img the pictures in the documents are made anew, with the model of `models/`.
 """
 
+import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,10 +106,7 @@ def test_every_page_can_be_used_and_seen(
         )
         if wide > 0:
             faults.append(f"{name}: {wide} pixels run off the side")
-        for violation in Axe().run(page).response["violations"]:
-            if violation["impact"] in ("serious", "critical"):
-                where = [node["html"][:200] for node in violation["nodes"][:3]]
-                faults.append(f"{name}: {violation['id']} ({violation['help']}) at {where}")
+        faults += [f"{name}: {fault}" for fault in faults_of(page)]
     assert faults == []
 
 
@@ -116,11 +115,23 @@ def test_dialogs_are_accessible(look: str, open_page: Opener, crew: str) -> None
     page = open_page("/#/gallery/crew/people/eileen-collins", color_scheme=look)
     for button in ("Edit", "Delete", "New gallery"):
         page.get_by_role("button", name=button, exact=True).click()
-        serious = [
-            v for v in Axe().run(page).response["violations"] if v["impact"] in ("serious", "critical")
-        ]
-        assert serious == []
+        assert faults_of(page) == []
         page.keyboard.press("Escape")
+
+
+def faults_of(page: Page) -> list[str]:
+    """What axe-core calls serious or critical, and contrasts that a background keeps it from judging."""
+    found = Axe().run(page, options={"resultTypes": ["violations", "incomplete"]}).response
+    serious = [each for each in found["violations"] if each["impact"] in ("serious", "critical")]
+    unsure = [
+        each
+        for each in found["incomplete"]
+        if re.search("gradient|background image|pseudo", json.dumps(each["nodes"]))
+    ]
+    return [
+        f"{each['id']} ({each['help']}) at {[node['html'][:200] for node in each['nodes'][:3]]}"
+        for each in serious + unsure
+    ]
 
 
 def _photograph(page: Page, path: Path) -> None:
