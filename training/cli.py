@@ -205,6 +205,21 @@ def export(
     run(checkpoint, out, store=store, name=name, data=data, with_checkpoint=with_checkpoint, console=console)
 
 
+@app.command()
+def visualize(
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("runs/visualize"),
+    steps: Annotated[int, typer.Option(help="Training steps of each small net.")] = 600,
+) -> None:
+    """Draw what the margins do: digits embedded in 2 and 3 dimensions by softmax, A-Softmax and SphereFace-R.
+
+    Takes a minute or two and needs no face data.
+    """
+    from training.visualize import visualize as run
+
+    for path in run(out, steps=steps, console=console):
+        console.print(f"drawn: {path}")
+
+
 def _import_dlib() -> None:
     from training.dlib.command import command
 
