@@ -72,7 +72,14 @@ async def _running(settings: Settings, metrics: Metrics) -> AsyncIterator[Any]:
     from app.jobs.runner import JobRunner
     from app.jobs.video import KIND
     from app.pipeline.batcher import MicroBatcher
-    from app.wiring import build_engine, load_manifests, model_folder, open_gallery, video_jobs
+    from app.wiring import (
+        build_engine,
+        live_streams,
+        load_manifests,
+        model_folder,
+        open_gallery,
+        video_jobs,
+    )
 
     opening = asyncio.create_task(asyncio.to_thread(open_gallery, settings))  # beside the model's loading
     try:
@@ -124,6 +131,7 @@ async def _running(settings: Settings, metrics: Metrics) -> AsyncIterator[Any]:
             models=load_manifests(settings),
             provider=engine.embedder.provider,
             jobs=jobs,
+            live=live_streams(engine, gallery, settings),
         )
     finally:
         await asyncio.to_thread(jobs.stop)

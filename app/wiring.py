@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # these pull in ONNX Runtime, OpenCV and FAISS; `sphereid --h
     from app.pipeline.decode import DecodeLimits
     from app.pipeline.embed import OnnxEmbedder
     from app.pipeline.ports import FaceDetector
+    from app.video.live import Live
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,21 @@ def video_jobs(engine: Engine, gallery: "GalleryService") -> "VideoJobs":
         gallery,
         Links.from_calibration(impostor_calibration(engine.manifest)),
         workers=max(1, (os.cpu_count() or 2) - 1),
+    )
+
+
+def live_streams(engine: Engine, gallery: "GalleryService", settings: Settings) -> "Live":
+    """What opens live streams."""
+    from app.pipeline.pipeline import FacePipeline
+    from app.video.live import Live
+    from app.video.tracks import Links
+
+    return Live(
+        FacePipeline(engine.detector, engine.embedder),
+        gallery,
+        Links.from_calibration(impostor_calibration(engine.manifest)),
+        engine.limits,
+        settings.detection.min_score,
     )
 
 

@@ -17,6 +17,7 @@ from app.jobs.runner import JobRunner
 from app.pipeline.batcher import MicroBatcher
 from app.pipeline.manifest import Manifest
 from app.settings import Limits, Settings
+from app.video.live import Live
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Parts:
     models: dict[str, Manifest]
     provider: str
     jobs: JobRunner
+    live: Live
     locks: KeyedLocks = field(default_factory=KeyedLocks)
 
 

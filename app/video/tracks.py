@@ -111,6 +111,7 @@ class TrackBook:
         """Pairs of parts (smaller number first) seen in the same frame: they are different people."""
         self._chains: dict[int, _Chain] = {}
         self._recent: dict[int, Part] = {}
+        self._count = 0
 
     def due(self, time: float, chains: Sequence[int], crops: RGBImage) -> NDArray[np.bool_]:
         """Which faces of a frame should be embedded: new ones, those that changed, and each now and then.
@@ -134,6 +135,9 @@ class TrackBook:
 
     def add(self, time: float, sightings: Sequence[Sighting]) -> list[int]:
         """Count a frame's sightings in; their `part` is ignored. Returns the number of each one's part."""
+        oldest = time - 2 * LIFESPAN
+        self._chains = {n: c for n, c in self._chains.items() if c.current is None or c.seen >= oldest}
+        self._recent = {n: part for n, part in self._recent.items() if part.end >= oldest}
         here = [self._chains.setdefault(sighting.chain, _Chain()) for sighting in sightings]
         kept = [self._kept(chain, sighting) for chain, sighting in zip(here, sightings, strict=True)]
         taken = {part.number for part in kept if part is not None}
@@ -152,9 +156,6 @@ class TrackBook:
             numbers.append(part.number)
         ordered = sorted(numbers)
         self.together.update((a, b) for i, a in enumerate(ordered) for b in ordered[i + 1 :])
-        oldest = time - 2 * LIFESPAN
-        self._chains = {n: c for n, c in self._chains.items() if c.current is None or c.seen >= oldest}
-        self._recent = {n: part for n, part in self._recent.items() if part.end >= oldest}
         return numbers
 
     def _kept(self, chain: _Chain, sighting: Sighting) -> Part | None:
@@ -180,9 +181,17 @@ class TrackBook:
         return best
 
     def _new(self, sighting: Sighting, time: float) -> Part:
-        part = Part(len(self.parts) + 1, sighting.chain, time, time)
+        self._count += 1
+        part = Part(self._count, sighting.chain, time, time)
         self.parts[part.number] = part
         return part
+
+    def forget(self, before: float) -> None:
+        """Drop parts that were last seen before a time, for streams without an end."""
+        gone = {number for number, part in self.parts.items() if part.end < before}
+        if gone:
+            self.parts = {number: part for number, part in self.parts.items() if number not in gone}
+            self.together = {pair for pair in self.together if not gone & set(pair)}
 
     def merged(self) -> tuple[dict[int, Part], dict[int, int]]:
         """The parts after fleeting ones (a blink, a blur) went to their neighbor, and part -> part after it.

@@ -12,6 +12,7 @@ from app.api.routes import (
     identities,
     jobs,
     models,
+    stream,
     verify,
     videos,
 )
@@ -28,4 +29,5 @@ ROUTERS: tuple[APIRouter, ...] = (
     identify.router,
     videos.router,
     jobs.router,
+    stream.router,
 )

@@ -51,6 +51,8 @@ def test_a_lost_track_is_not_revived_by_another_face_later() -> None:
         assert tracker.update(t / 10, np.empty((0, 4), np.float32), []) == []
     assert len(set(first)) == 1
     assert tracker.update(4.0, box, [0.9])[0] not in first
+    later = tracker.update(4.1, box, [0.9])
+    assert tracker.update(60.0, box, [0.9]) != later  # also when nothing was asked in between
 
 
 def test_a_track_of_one_person_is_one_part_with_the_weighted_mean() -> None:

@@ -1,0 +1,132 @@
+"""Faces of a live stream: tracked, and decided with what was seen of them so far."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from app.gallery.service import GalleryService
+from app.gallery.types import Identity
+from app.pipeline.decode import DecodeLimits, decode
+from app.pipeline.pipeline import FacePipeline
+from app.pipeline.types import Face, RGBImage
+from app.video.analyze import FrameAnalyzer
+from app.video.decide import decide_parts
+from app.video.gallery import GalleryMatcher
+from app.video.tracks import Links, Part
+from app.video.types import Matcher, Verdict, VideoOptions
+
+REMEMBERED: Final = 10.0
+"""Seconds for which a track that is out of sight is remembered."""
+_PERSISTENCE: Final = 2
+"""Decisions in a row that must contradict a given name before it is revised."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LiveFace:
+    """A face in a frame of a live stream.
+
+    track: its number in this stream. since: seconds, when it began. identity: None for an outlier.
+    similarity: pooled cosine to the identity, or to the best candidate of an outlier; None where nothing
+    could be compared. threshold: what it had to reach.
+    """
+
+    face: Face
+    track: int
+    since: float
+    identity: Identity | None
+    similarity: float | None
+    threshold: float | None
+    reason: str
+
+
+@dataclass(slots=True)
+class _Held:
+    verdict: Verdict
+    embedded: int
+    against: int = 0
+
+
+class LiveSession:
+    """One stream. Use it from one thread at a time. It keeps no picture."""
+
+    def __init__(
+        self, pipeline: FacePipeline, matcher: Matcher, options: VideoOptions, links: Links | None = None
+    ) -> None:
+        self._analyzer = FrameAnalyzer(pipeline, options, links)
+        self._matcher = matcher
+        self._held: dict[int, _Held] = {}
+        self._known: Mapping[str, Identity] = {}
+
+    def frame(self, time: float, image: RGBImage) -> list[LiveFace]:
+        """The faces of the stream's next frame, largest first.
+
+        time: seconds, never decreasing. image: (H, W, 3) uint8 RGB, upright.
+        """
+        searched = self._analyzer.search(image)
+        sightings = self._analyzer.observe(time, searched)
+        book = self._analyzer.book
+        self._decide({sighting.part: book.parts[sighting.part] for sighting in sightings})
+        book.forget(time - REMEMBERED)
+        self._held = {number: held for number, held in self._held.items() if number in book.parts}
+        faces = []
+        for analyzed, sighting in zip(searched.faces, sightings, strict=True):
+            verdict = self._held[sighting.part].verdict
+            faces.append(
+                LiveFace(
+                    analyzed.face,
+                    sighting.part,
+                    book.parts[sighting.part].start,
+                    None if verdict.identity is None else self._known.get(verdict.identity),
+                    verdict.similarity,
+                    None if verdict.threshold is None else verdict.threshold.value,
+                    verdict.reason,
+                )
+            )
+        return faces
+
+    def _decide(self, visible: Mapping[int, Part]) -> None:
+        """Decide all visible parts together when the evidence on one of them has grown."""
+        grown = [n for n, p in visible.items() if n not in self._held or self._held[n].embedded != p.embedded]
+        if not grown:
+            return
+        others = {number: set(visible) - {number} for number in visible}
+        for number, verdict in decide_parts(visible, others, self._matcher).items():
+            held = self._held.get(number)
+            embedded = visible[number].embedded
+            if held is None or held.verdict.identity in (None, verdict.identity):
+                self._held[number] = _Held(verdict, embedded)
+                continue
+            held.embedded = embedded
+            held.against += 1
+            if held.against >= _PERSISTENCE:
+                self._held[number] = _Held(verdict, embedded)
+        wanted = {h.verdict.identity for h in self._held.values() if h.verdict.identity is not None}
+        self._known = self._matcher.identities(sorted(wanted))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Live:
+    """Opens live streams."""
+
+    pipeline: FacePipeline
+    gallery: GalleryService
+    links: Links
+    limits: DecodeLimits
+    min_score: float
+
+    def open(
+        self,
+        gallery_id: str,
+        *,
+        mode: Literal["tracks", "per_frame"] = "tracks",
+        min_face: int | None = None,
+        min_score: float | None = None,
+    ) -> LiveSession:
+        """A new stream. Raises NotFoundError, ContractMismatchError."""
+        matcher = GalleryMatcher(self.gallery, gallery_id, self.pipeline.embedder.contract)
+        score = self.min_score if min_score is None else min_score
+        return LiveSession(self.pipeline, matcher, VideoOptions(mode, None, min_face, score), self.links)
+
+    def decode(self, data: bytes) -> RGBImage:
+        """A frame's file as (H, W, 3) uint8 RGB; its size is what coordinates count in. Raises ImageError."""
+        return decode(data, self.limits).pixels
