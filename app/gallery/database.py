@@ -15,10 +15,13 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from app.gallery.errors import StorageError
+from app.gallery.locks import ReadWriteLock
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 BUSY_TIMEOUT_MS = 10_000
+
+SCRUB_WAIT_S = 1.0
 
 _WRITE = {"sphereid_write": True}
 
@@ -39,6 +42,8 @@ class Database:
             raise StorageError(f"not a database URL: {error}; try sqlite:///data/gallery.db") from error
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._one_writer = threading.Lock() if self.is_sqlite else nullcontext()
+        self._gate = ReadWriteLock()
+        self._inside = threading.local()
         if self.is_sqlite and self.url.database in (None, "", ":memory:"):
             raise StorageError("the gallery needs a database on disk: sqlite:///data/gallery.db")
         try:
@@ -60,9 +65,19 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A transaction that sees one moment of the database."""
-        with _as_storage_error(), self.engine.connect() as connection, connection.begin():
-            yield connection
+        """A transaction that sees one moment of the database. Keep it short: `scrub` waits for it."""
+        depth = getattr(self._inside, "depth", 0)
+        self._inside.depth = depth + 1
+        try:
+            with (
+                nullcontext() if depth else self._gate.reading(),
+                _as_storage_error(),
+                self.engine.connect() as connection,
+                connection.begin(),
+            ):
+                yield connection
+        finally:
+            self._inside.depth = depth
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -90,11 +105,13 @@ class Database:
                 command.upgrade(config, "head")
 
     def scrub(self) -> bool:
-        """Empty SQLite's write-ahead log, which may still hold what was deleted. False when a reader held
-        it."""
+        """Empty SQLite's write-ahead log, which may still hold what was deleted. It needs a moment without
+        readers: new ones wait for it, and it gives up, with False, on one that takes `SCRUB_WAIT_S`."""
         if not self.is_sqlite:
             return True
-        with _as_storage_error(), self._one_writer:
+        with _as_storage_error(), self._one_writer, self._gate.writing(SCRUB_WAIT_S) as alone:
+            if not alone:
+                return False
             raw = self.engine.raw_connection()
             try:
                 blocked, _, _ = raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

@@ -3,25 +3,25 @@
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 from sqlalchemy import Connection
 
-from app.gallery import store
+from app.gallery import entries, store
 from app.gallery.database import Database
-from app.gallery.decisions import template_of
 from app.gallery.errors import StorageError
-from app.gallery.index.kinds import new_index
+from app.gallery.index.kinds import IndexSetting, Kind, empty_index, new_index, training_size, wanted_kind
 from app.gallery.index.ports import Keys, Similarities, VectorIndex
 from app.gallery.locks import ReadWriteLock
-from app.gallery.models import ORDINAL_BITS
 from app.gallery.snapshot import SnapshotFolder
 from app.gallery.types import Gallery, Vectors
 
 log = logging.getLogger(__name__)
 
-_CHUNK = 10_000
+REFINE = 4
+"""Entries that a lossy index is asked for, for each one wanted; the true cosines choose among them."""
 
 NO_KEYS: Keys = np.empty(0, np.int64)
 
@@ -43,6 +43,7 @@ class LiveGallery:
         self._lock = ReadWriteLock()
         self._index: VectorIndex | None = None
         self._saved_revision: int | None = None
+        self._journal: list[tuple[Keys, tuple[Keys, Vectors] | None]] | None = None
 
     @property
     def entries(self) -> str:
@@ -73,10 +74,10 @@ class LiveGallery:
         sets of keys mean equal vectors."""
         with self.writer, self._database.reading() as tx:
             gallery = store.get_gallery(tx, self.gallery.id)
-            means = gallery.template == "mean"
-            wanted = store.template_keys(tx, gallery.id) if means else store.face_numbers(tx, gallery.id)
+            wanted = entries.keys(tx, gallery)
             dimension = store.dimension_of(tx, gallery.id)
             with self._lock.writing():
+                self._journal = None
                 index = self._index
                 if index is None or gallery.template != self.gallery.template:
                     index = new_index(dimension) if dimension is not None else None
@@ -85,8 +86,7 @@ class LiveGallery:
                 missing = np.setdiff1d(wanted, present, assume_unique=True)
                 if index is not None:
                     index.remove(gone)
-                    for keys, vectors in _entries(tx, gallery, missing, len(wanted)):
-                        index.add(keys, vectors)
+                    self._fill(index, gallery, tx, missing, len(wanted))
                 self.gallery, self._index, self.stale = gallery, index, False
             if len(gone):
                 self._folder.drop()
@@ -99,6 +99,15 @@ class LiveGallery:
                     len(gone),
                     gallery.revision,
                 )
+
+    def _fill(self, index: VectorIndex, gallery: Gallery, tx: Connection, missing: Keys, total: int) -> None:
+        if len(missing) > total // 4:  # one pass over the table beats that many look-ups
+            for keys, vectors in entries.everything(self._database, gallery):
+                wanted = np.isin(keys, missing, assume_unique=True)
+                index.add(keys[wanted], vectors[wanted])
+        else:
+            for start in range(0, len(missing), entries.CHUNK):
+                index.add(*entries.some(tx, gallery, missing[start : start + entries.CHUNK]))
 
     def ready(self) -> None:
         """Catch up first where an earlier write went wrong half-way."""
@@ -118,6 +127,8 @@ class LiveGallery:
                         self._index.remove(removed)
                     if added is not None:
                         self._index.add(*added)
+                if self._journal is not None:
+                    self._journal.append((removed, added))
                 self.gallery = gallery
                 self.changed_at = time.monotonic()
             if len(removed):
@@ -127,14 +138,73 @@ class LiveGallery:
             self.stale = True
             raise
 
-    def search(self, queries: Vectors, k: int) -> tuple[Gallery, Similarities, Keys]:
-        """The k nearest entries (all where there are fewer), and the gallery as of this search."""
+    def search(self, queries: Vectors, k: int) -> tuple[Similarities, Keys]:
+        """The k nearest entries (all where there are fewer), (Q, <= k), best first with their true cosines;
+        -inf and key -1 where an approximate index found fewer."""
         self.ready()
         with self._lock.reading():
-            if self._index is None:
-                shape = (len(queries), 0)
-                return self.gallery, np.empty(shape, np.float32), np.empty(shape, np.int64)
-            return self.gallery, *self._index.search(queries, k)
+            index = self._index
+            if index is None:
+                return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+            if index.lossless:
+                return index.search(queries, k)
+            _, keys = index.search(queries, REFINE * k)
+        return self._refined(queries, keys, k)
+
+    def _refined(self, queries: Vectors, keys: Keys, k: int) -> tuple[Similarities, Keys]:
+        """Compare once more with the vectors as they were enrolled, and keep the k best."""
+        with self._database.reading() as tx:
+            known, vectors = entries.some(tx, self.gallery, np.unique(keys[keys >= 0]))
+        if not len(known):
+            return np.full((len(queries), 0), -np.inf, np.float32), np.empty((len(queries), 0), np.int64)
+        places = np.searchsorted(known, keys).clip(max=len(known) - 1)
+        similarities = np.take_along_axis(queries @ vectors.T, places, axis=1)
+        similarities[known[places] != keys] = -np.inf
+        order = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
+        similarities = np.take_along_axis(similarities, order, axis=1)
+        keys = np.take_along_axis(keys, order, axis=1)
+        return similarities, np.where(np.isfinite(similarities), keys, -1)
+
+    def regenerate(self, setting: IndexSetting, stopping: Callable[[], bool] = lambda: False) -> bool:
+        """Build the index anew where its kind doesn't fit its size or it is worn, while the old one answers;
+        the writes of the meantime are replayed before the two change places. False where nothing changed."""
+        with self.writer:
+            self.ready()
+            old, gallery = self._index, self.gallery
+            if old is None:
+                return False
+            kind = wanted_kind(setting, len(old), cast(Kind, old.kind))
+            if kind == old.kind and not old.worn:
+                return False
+            keys, self._journal = old.keys(), []
+        log.info("gallery %s: building index %s for %d entries", gallery.id, kind, len(keys))
+        sample = np.random.default_rng(0).permutation(keys)[: training_size(kind, len(keys))]
+        with self._database.reading() as tx:
+            _, vectors = entries.some(tx, gallery, sample)
+        fresh = empty_index(kind, old.dimension, vectors, len(keys))
+        built = [NO_KEYS]
+        for chunk, vectors in entries.everything(self._database, gallery):
+            if stopping():
+                return False
+            fresh.add(chunk, vectors)
+            built.append(chunk)
+        return self._exchange(fresh, np.concatenate(built))
+
+    def _exchange(self, fresh: VectorIndex, built: Keys) -> bool:
+        """Replay what was written since the build began, which it may have read already, and put it in
+        place."""
+        with self.writer:
+            if self._journal is None or self.stale:  # the index was compared with the database meanwhile
+                return False
+            for removed, added in self._journal:
+                fresh.remove(removed)
+                if added is not None:
+                    new = ~np.isin(added[0], built)
+                    fresh.add(added[0][new], added[1][new])
+            with self._lock.writing():
+                self._index, self._journal, self._saved_revision = fresh, None, None
+        log.info("gallery %s: index %s took over", self.gallery.id, fresh.kind)
+        return True
 
     def size(self) -> int:
         """Entries that each probe is compared with."""
@@ -159,24 +229,5 @@ class LiveGallery:
     def discard(self) -> None:
         """Forget the index and its snapshot: the gallery was deleted."""
         with self._lock.writing():
-            self._index = None
+            self._index = self._journal = None
         self._folder.drop()
-
-
-def _entries(tx: Connection, gallery: Gallery, missing: Keys, total: int) -> Iterator[tuple[Keys, Vectors]]:
-    """The vectors of the missing keys: one pass over the table where most are missing, look-ups otherwise."""
-    if gallery.template == "mean":
-        for some in np.array_split(missing, len(missing) // _CHUNK + 1):
-            numbers, vectors = store.vectors_of_identities(tx, (some >> ORDINAL_BITS).tolist())
-            owners, starts = np.unique(numbers >> ORDINAL_BITS, return_index=True)
-            order = np.argsort(some)
-            if len(owners):
-                yield some[order], np.stack([template_of(v) for v in np.split(vectors, starts[1:])])
-    elif len(missing) > total // 4:
-        for numbers, vectors in store.all_vectors(tx, gallery.id):
-            wanted = np.isin(numbers, missing, assume_unique=True)
-            yield numbers[wanted], vectors[wanted]
-    else:
-        for some in np.array_split(missing, len(missing) // _CHUNK + 1):
-            if len(some):
-                yield store.vectors(tx, some.tolist())

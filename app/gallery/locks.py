@@ -29,17 +29,21 @@ class ReadWriteLock:
                     self._changed.notify_all()
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
+    def writing(self, timeout: float | None = None) -> Iterator[bool]:
+        """Alone inside. With a timeout in seconds: yields False, without the lock, where it passed in
+        vain."""
         with self._changed:
             self._waiting_writers += 1
             try:
-                self._changed.wait_for(lambda: not self._writing and not self._readers)
-                self._writing = True
+                mine = self._changed.wait_for(lambda: not self._writing and not self._readers, timeout)
+                self._writing = self._writing or mine
             finally:
                 self._waiting_writers -= 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._writing = False
                 self._changed.notify_all()
+        try:
+            yield mine
+        finally:
+            if mine:
+                with self._changed:
+                    self._writing = False
+                    self._changed.notify_all()

@@ -1,4 +1,5 @@
-"""What runs beside the requests: snapshots in quiet moments, and scrubbing that a reader held up."""
+"""What runs beside the requests: an index of the kind that fits, snapshots in quiet moments, and scrubbing
+that a reader held up."""
 
 import logging
 import threading
@@ -7,6 +8,7 @@ from collections.abc import Callable
 
 from app.gallery.database import Database
 from app.gallery.errors import StorageError
+from app.gallery.index.kinds import IndexSetting
 from app.gallery.live import LiveGallery
 
 log = logging.getLogger(__name__)
@@ -20,7 +22,10 @@ class Maintenance:
     """A daemon thread over all galleries. It only saves time: what it leaves undone, `close` or the next
     start does."""
 
-    def __init__(self, database: Database, galleries: Callable[[], list[LiveGallery]]) -> None:
+    def __init__(
+        self, database: Database, galleries: Callable[[], list[LiveGallery]], index: IndexSetting = "auto"
+    ) -> None:
+        self._index = index
         self._database = database
         self._galleries = galleries
         self._stopping = threading.Event()
@@ -36,7 +41,7 @@ class Maintenance:
             return False
         self._stopping.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(timeout=10)  # the training of an index can't be broken off; it does no harm
         return True
 
     def scrub(self) -> bool:
@@ -64,6 +69,8 @@ class Maintenance:
             try:
                 if self._scrub_pending:
                     self.scrub()
+                for live in self._galleries():
+                    live.regenerate(self._index, self._stopping.is_set)
                 self.save_all(QUIET_S)
             except Exception:
                 log.exception("gallery maintenance failed, will try again")

@@ -46,7 +46,7 @@ def _nearest_identities(live: LiveGallery, probes: Vectors, k: int) -> list[Rank
     """Search ever more entries until every probe has k identities or all entries were seen."""
     fetch = max(4 * k, 16)
     while True:
-        _, similarities, keys = live.search(probes, fetch)
+        similarities, keys = live.search(probes, fetch)
         ranked = [_first_of_each(s, row, k) for s, row in zip(similarities, keys, strict=True)]
         if keys.shape[1] < fetch or all(len(row) >= k for row in ranked):
             return ranked

@@ -23,6 +23,7 @@ from app.gallery.errors import (
     StorageError,
 )
 from app.gallery.folder import FolderLock
+from app.gallery.index.kinds import IndexSetting
 from app.gallery.index.ports import Keys
 from app.gallery.live import NO_KEYS, LiveGallery
 from app.gallery.maintenance import Maintenance
@@ -70,6 +71,7 @@ class GalleryService:
         calibrations: Mapping[str, ImpostorCalibration],
         default_rules: GalleryRules,
         lock: FolderLock,
+        index: IndexSetting = "auto",
     ) -> None:
         self._database = database
         self._snapshots = data_dir / "index"
@@ -78,7 +80,7 @@ class GalleryService:
         self._folder_lock = lock
         self._live: dict[str, LiveGallery] = {}
         self._galleries = threading.Lock()
-        self._maintenance = Maintenance(database, lambda: list(self._live.values()))
+        self._maintenance = Maintenance(database, lambda: list(self._live.values()), index)
 
     @classmethod
     def open(
@@ -88,6 +90,7 @@ class GalleryService:
         *,
         calibrations: Mapping[str, ImpostorCalibration] | None = None,
         default_rules: GalleryRules | None = None,
+        index: IndexSetting = "auto",
     ) -> "GalleryService":
         """Upgrade the schema, bring every index up to the database, and make sure that `default` exists.
 
@@ -100,7 +103,7 @@ class GalleryService:
         try:
             database = Database(database_url)
             database.upgrade()
-            service = cls(database, data_dir, calibrations or {}, rules, lock)
+            service = cls(database, data_dir, calibrations or {}, rules, lock, index)
             service._load()
         except BaseException:
             lock.release()

@@ -306,21 +306,19 @@ def vectors_of_identities(tx: Connection, numbers: Iterable[int]) -> tuple[Keys,
     return _unpack(rows)
 
 
-def all_vectors(tx: Connection, gallery_id: str, chunk: int = 20_000) -> Iterator[tuple[Keys, Vectors]]:
-    """Every face of a gallery by rising number, in chunks of (numbers, vectors)."""
-    query = select(FACES.c.number, FACES.c.vector).where(FACES.c.gallery_id == gallery_id).limit(chunk)
-    last = -1
-    while rows := tx.execute(query.where(FACES.c.number > last).order_by(FACES.c.number)).all():
-        yield _unpack([(row.number, row.vector) for row in rows])
-        last = rows[-1].number
+def vectors_after(tx: Connection, gallery_id: str, number: int, limit: int) -> tuple[Keys, Vectors]:
+    """The next faces of a gallery past a number, by rising number."""
+    query = select(FACES.c.number, FACES.c.vector).where(FACES.c.gallery_id == gallery_id)
+    query = query.where(FACES.c.number > number).order_by(FACES.c.number).limit(limit)
+    return _unpack([(row.number, row.vector) for row in tx.execute(query)])
 
 
 def vectors(tx: Connection, numbers: Sequence[int]) -> tuple[Keys, Vectors]:
-    """Some faces by number; those that are gone are left out."""
+    """Some faces by number, which rise; those that are gone are left out."""
     rows: list[tuple[int, bytes]] = []
     for some in _batches(numbers):
         query = select(FACES.c.number, FACES.c.vector).where(FACES.c.number.in_(some))
-        rows += [(row.number, row.vector) for row in tx.execute(query)]
+        rows += [(row.number, row.vector) for row in tx.execute(query.order_by(FACES.c.number))]
     return _unpack(rows)
 
 

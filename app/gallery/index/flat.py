@@ -1,4 +1,4 @@
-"""Exact search: every vector is compared."""
+"""Every vector is compared."""
 
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from app.gallery.index.ports import Keys, Similarities
 from app.gallery.types import Vectors
 
+_CODECS = {"flat-fp16": faiss.ScalarQuantizer.QT_fp16, "flat-sq8": faiss.ScalarQuantizer.QT_8bit}
+
 _BLOCK = 1024
 """Vectors whose largest similarity stands for them in the first step of the selection."""
 
@@ -18,19 +20,29 @@ _SCAN = 1 << 18
 
 
 class FlatIndex:
-    """`VectorIndex` over FAISS's `IndexFlatIP`: the vectors lie in it and go to disk through it.
+    """`VectorIndex` over FAISS's flat codes: float32 (`flat`), half precision (`flat-fp16`) or a byte a
+    number (`flat-sq8`). The vectors lie in FAISS's memory and go to disk through it.
 
-    The scan itself is one matrix product per block of vectors on NumPy's BLAS, which uses every core for a
+    The float32 scan is one matrix product per block of vectors on NumPy's BLAS, which uses every core for a
     single query too; FAISS spreads queries over cores, not vectors, and takes twice as long for one (measured
     by `benchmarks/gallery.py`). A removed vector's place is taken by the last one, so a delete moves one row.
     """
 
-    kind = "flat"
     exact = True
+    worn = False
 
-    def __init__(self, dimension: int) -> None:
-        self.dimension = dimension
-        self._index: Any = faiss.IndexFlatIP(dimension)
+    def __init__(self, dimension: int, kind: str = "flat", sample: Vectors | None = None) -> None:
+        """kind: `flat`, `flat-fp16` or `flat-sq8`, which needs a `sample` of vectors (M, D) to set its
+        steps."""
+        self.kind, self.dimension = kind, dimension
+        self.lossless = kind == "flat"
+        self._owner: Any = None
+        self._index: Any
+        if self.lossless:
+            self._index = faiss.IndexFlatIP(dimension)
+        else:
+            self._index = faiss.IndexScalarQuantizer(dimension, _CODECS[kind], faiss.METRIC_INNER_PRODUCT)
+            self._index.train(np.zeros((1, dimension), np.float32) if sample is None else sample)
         self._keys = np.empty(0, np.int64)
 
     def __len__(self) -> int:
@@ -50,7 +62,7 @@ class FlatIndex:
 
     def remove(self, keys: Keys) -> int:
         places = np.flatnonzero(np.isin(self._keys[: len(self)], keys))
-        rows = self._rows()
+        rows = self._codes()
         # From the back, so that the row that moves into a gap is never one that has yet to go.
         end = len(self)
         for place in places[::-1].tolist():
@@ -67,7 +79,10 @@ class FlatIndex:
         k = min(k, len(self))
         if not k:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-        rows = self._rows()
+        if not self.lossless:
+            similarities, places = self._index.search(queries, k)
+            return similarities, self._keys[places]
+        rows = self._codes().view(np.float32)
         found: list[tuple[Similarities, NDArray[np.intp]]] = []
         for start in range(0, len(rows), _SCAN):
             similarities = queries @ rows[start : start + _SCAN].T
@@ -82,8 +97,10 @@ class FlatIndex:
         )
 
     def save(self, path: Path) -> None:
-        named = faiss.IndexIDMap(faiss.IndexFlatIP(self.dimension))  # it takes only empty ones, so swap after
+        named = faiss.IndexIDMap(faiss.IndexFlatIP(self.dimension))  # takes only empty ones: swap after
+        owned = self._index.this.own()
         named.index = self._index
+        self._index.this.own(owned)  # the assignment took it away, and nobody would free the memory
         faiss.copy_array_to_vector(self._keys[: len(self)], named.id_map)
         named.ntotal = len(self)
         faiss.write_index(named, str(path))
@@ -91,19 +108,24 @@ class FlatIndex:
     @classmethod
     def restored(cls, named: Any) -> "FlatIndex":
         """From what `save` wrote and FAISS read."""
-        index = cls(named.d)
+        inner: Any = faiss.downcast_index(named.index)
+        kinds = {codec: kind for kind, codec in _CODECS.items()}
+        kind = "flat" if isinstance(inner, faiss.IndexFlat) else kinds[inner.sq.qtype]
+        index = cls(named.d, kind)
         index._keys = faiss.vector_to_array(named.id_map)
-        index._index = faiss.downcast_index(named.index)
-        named.own_fields = False
-        index._index.this.own(True)
+        index._index = inner
+        # `named` frees the memory when this index goes. SWIG cannot be told that `inner` owns it: it would
+        # drop a reference to its type table that it never took, and after a few of them crash.
+        index._owner = named
         return index
 
-    def _rows(self) -> NDArray[np.float32]:
-        """(N, D) view of FAISS's own memory, valid until the next change."""
+    def _codes(self) -> NDArray[np.uint8]:
+        """(N, bytes a vector) view of FAISS's own memory, valid until the next change."""
+        width = int(self._index.code_size)
         if not len(self):
-            return np.empty((0, self.dimension), np.float32)
-        flat = faiss.rev_swig_ptr(self._index.get_xb(), len(self) * self.dimension)
-        return np.asarray(flat).reshape(len(self), self.dimension)
+            return np.empty((0, width), np.uint8)
+        flat = faiss.rev_swig_ptr(self._index.codes.data(), len(self) * width)
+        return np.asarray(flat).reshape(len(self), width)
 
 
 def largest(similarities: Similarities, k: int) -> NDArray[np.intp]:

@@ -14,6 +14,8 @@ class OracleIndex:
 
     kind = "oracle"
     exact = True
+    lossless = True
+    worn = False
 
     def __init__(self, dimension: int) -> None:
         self.dimension = dimension

@@ -18,8 +18,9 @@ class VectorIndex(Protocol):
     """Unit vectors by key, searched by inner product. Not thread-safe: the caller lets one writer or many
     readers in.
 
-    kind: the name in `app.gallery.index.kinds`. exact: every search finds the true nearest, with their true
-    similarity. dimension: D.
+    kind: a name of `app.gallery.index.kinds.KINDS`. dimension: D. exact: every stored vector is compared.
+    lossless: the vectors are stored as they came, so that similarities are true cosines. worn: it has changed
+    so much that one built anew would serve better.
     """
 
     @property
@@ -27,6 +28,12 @@ class VectorIndex(Protocol):
 
     @property
     def exact(self) -> bool: ...
+
+    @property
+    def lossless(self) -> bool: ...
+
+    @property
+    def worn(self) -> bool: ...
 
     @property
     def dimension(self) -> int: ...

@@ -67,16 +67,11 @@ def test_a_deleted_face_and_a_deleted_gallery_leave_nothing(
 def test_a_reader_that_holds_the_log_is_admitted_in_the_receipt(
     service: GalleryService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.gallery.database.BUSY_TIMEOUT_MS", 50)
-    service.close()
-    service = GalleryService.open(f"sqlite:///{tmp_path}/gallery.db", tmp_path)
-    try:
-        vectors = unit(1)
-        service.enroll("default", "p", [face(vectors[0])], create=True)
-        with service._database.reading() as tx:
-            tx.exec_driver_sql("SELECT count(*) FROM faces").all()
-            assert not service.delete_identity("default", "p").scrubbed
-        assert service._maintenance.scrub()
-        assert pieces_left(tmp_path, vectors) == 0
-    finally:
-        service.close()
+    monkeypatch.setattr("app.gallery.database.SCRUB_WAIT_S", 0.05)
+    vectors = unit(1)
+    service.enroll("default", "p", [face(vectors[0])], create=True)
+    with service._database.reading() as tx:
+        tx.exec_driver_sql("SELECT count(*) FROM faces").all()
+        assert not service.delete_identity("default", "p").scrubbed
+    assert service._maintenance.scrub()
+    assert pieces_left(tmp_path, vectors) == 0
