@@ -1,11 +1,13 @@
 """What surrounds every request: its id, its key, the limit of its body, its line in the log."""
 
+import base64
 import hashlib
 import hmac
 import logging
 import re
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from time import perf_counter
 from typing import Final
 
@@ -25,6 +27,11 @@ OPEN_PREFIX: Final = "/static/"
 
 _DROPPED: Final = 64 * 1024 * 1024
 """Bytes beyond the limit that a client may go on sending before it gets its 413."""
+
+SUBPROTOCOL: Final = "sphereid"
+KEY_SUBPROTOCOL: Final = "sphereid.key."
+"""Browsers cannot set headers on a WebSocket. They may offer the key among the subprotocols instead:
+`sphereid` and `sphereid.key.` with the key in unpadded base64url. The answer chooses `sphereid`."""
 
 _SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 log = logging.getLogger("sphereid.access")
@@ -69,8 +76,9 @@ class RequestContext:
         is_open = path in OPEN_PATHS or path.startswith(OPEN_PREFIX)
         allowed = is_open or self._keys.accept(headers.get("authorization"))
         if scope["type"] == "websocket":
-            if allowed:
-                await self._app(scope, receive, send)
+            offered_protocols = scope.get("subprotocols", ())
+            if allowed or self._keys.accept(_offered_key(offered_protocols)):
+                await self._app(scope, receive, _choosing(send, offered_protocols))
             else:
                 await receive()
                 await send({"type": "websocket.close", "code": 1008})
@@ -123,6 +131,28 @@ class RequestContext:
                     "stages_ms": {stage: round(ms, 1) for stage, ms in state["timings"].items()},
                 },
             )
+
+
+def _offered_key(subprotocols: Sequence[str]) -> str | None:
+    """The `Authorization` that the subprotocols stand for, if any."""
+    for protocol in subprotocols:
+        if protocol.startswith(KEY_SUBPROTOCOL):
+            encoded = protocol.removeprefix(KEY_SUBPROTOCOL)
+            with suppress(ValueError):
+                key = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
+                return f"Bearer {key.decode('ascii')}"
+    return None
+
+
+def _choosing(send: Send, offered: Sequence[str]) -> Send:
+    """`send` that chooses the subprotocol `sphereid` where it was offered: browsers want an answer."""
+
+    async def choose(message: Message) -> None:
+        if message["type"] == "websocket.accept" and SUBPROTOCOL in offered:
+            message["subprotocol"] = message.get("subprotocol") or SUBPROTOCOL
+        await send(message)
+
+    return choose
 
 
 def _counted(receive: Receive, headers: Headers, state: dict[str, object]) -> Receive:

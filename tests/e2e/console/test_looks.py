@@ -18,6 +18,7 @@ from playwright.sync_api import Page, expect
 from tests.e2e.console.conftest import Opener, Pictures
 from tests.e2e.console.test_flows import choose, enroll
 
+LARGE = 200_000
 LOOKS: dict[str, dict[str, object]] = {
     "light": {"color_scheme": "light"},
     "dark": {"color_scheme": "dark"},
@@ -137,5 +138,7 @@ def faults_of(page: Page) -> list[str]:
 def _photograph(page: Page, path: Path) -> None:
     page.screenshot(path=path, animations="disabled")
     with Image.open(path) as image:
-        small = image.convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG)
+        small = image.convert("RGB")
     small.save(path, optimize=True)
+    if path.stat().st_size > LARGE:  # a photograph is on it
+        small.quantize(256, kmeans=2, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)

@@ -86,7 +86,19 @@ def test_the_webcam_is_named_live(
     box = page.locator(".face-box")
     expect(box).to_have_attribute("data-decision", "match")
     expect(page.locator("tbody tr")).to_contain_text("Eileen")
-    expect(page.locator("#live-facts")).to_contain_text("frames a second")
+    expect(page.locator("#live-facts")).to_contain_text("followed along tracks")  # over the WebSocket
     page.get_by_role("button", name="Stop").click()
     expect(page.get_by_text("The camera is off")).to_be_visible()
     expect(box).to_have_count(0)
+
+
+def test_without_a_stream_the_webcam_is_asked_about_picture_by_picture(
+    open_page: Opener, api: httpx.Client, gallery: str, pictures: Pictures
+) -> None:
+    enroll(api, gallery, "eileen", "Eileen", pictures.closer)
+    page = open_page(f"/#/gallery/{gallery}/people")
+    page.route_web_socket("**/stream", lambda socket: socket.close(code=1013, reason="no place"))
+    page.get_by_role("link", name="Live", exact=True).click()
+    page.get_by_role("button", name="Start the camera").click()
+    expect(page.locator("#live-facts")).to_contain_text("picture by picture")
+    expect(page.locator(".face-box")).to_have_attribute("data-decision", "match")

@@ -1,8 +1,10 @@
-// Live: who stands before the camera. One frame is on its way at a time, so that the answer is never old.
+// Live: who stands before the camera. One frame is on its way at a time, so that the answer is never old: over the
+// stream, which follows faces along tracks, or picture by picture where there is none.
 import { at, call, formOf, pause } from "../api.js";
 import { h, swap } from "../dom.js";
 import { icon } from "../icons.js";
 import { gallery } from "../state.js";
+import { openStream } from "../stream.js";
 import { called, milliseconds, similarity } from "../text.js";
 import { closeCamera, openCamera, snapshot } from "../ui/camera.js";
 import { field } from "../ui/dialog.js";
@@ -14,7 +16,7 @@ import { empty, problem } from "../ui/problem.js";
 
 export const page = { id: "live", title: "Live", needs: ["POST /v1/galleries/{}/identify"], show };
 
-const REST_MS = 60; // between two frames, so that one open page does not fill the service's queue
+const REST_MS = 60; // between two pictures, so that one open page does not fill the service's queue
 
 async function show(root, { signal }) {
   let running = null;
@@ -68,20 +70,31 @@ async function show(root, { signal }) {
   }
 
   async function look(until) {
+    const chosen = gallery();
+    const stream = await openStream(chosen, until);
+    const ask = stream
+      ? (frame) => stream.ask(frame)
+      : (frame) => call("POST", at.identify(chosen), { form: formOf("image", frame, { k: 1 }), signal: until, patience: 100 });
     let rate = null;
-    while (!until.aborted) {
-      const begun = performance.now();
-      const frame = await snapshot(video, "frame.jpg", Number(width.value), 0.85);
-      const answer = await call("POST", at.identify(gallery()), { form: formOf("image", frame, { k: 1 }), signal: until, patience: 100 });
-      if (until.aborted) return;
-      const took = performance.now() - begun;
-      drawFaces(overlay, answer.faces, answer.image, video.clientWidth);
-      note(answer.faces);
-      await pause(document.hidden ? 1000 : REST_MS, until);
-      const whole = performance.now() - begun;
-      rate = rate === null ? whole : 0.8 * rate + 0.2 * whole;
-      facts.textContent = `${(1000 / rate).toFixed(1)} frames a second · answer after ${milliseconds(took)}`;
+    try {
+      while (!until.aborted && chosen === gallery()) {
+        const begun = performance.now();
+        const answer = await ask(await snapshot(video, "frame.jpg", Number(width.value), 0.85));
+        if (until.aborted) return;
+        const took = performance.now() - begun;
+        if (!answer.error) {
+          drawFaces(overlay, answer.faces, answer.image, video.clientWidth);
+          note(answer.faces);
+        }
+        await pause(document.hidden ? 1000 : stream ? 0 : REST_MS, until);
+        const whole = performance.now() - begun;
+        rate = rate === null ? whole : 0.8 * rate + 0.2 * whole;
+        facts.textContent = `${(1000 / rate).toFixed(1)} frames a second · answer after ${milliseconds(took)} · ${stream ? "followed along tracks" : "picture by picture"}`;
+      }
+    } finally {
+      stream?.close();
     }
+    if (!until.aborted) await look(until); // another gallery was chosen
   }
 
   function note(faces) {
@@ -91,7 +104,7 @@ async function show(root, { signal }) {
       const name = face.decision === "match" ? called(face.identity) : face.decision[0].toUpperCase() + face.decision.slice(1);
       const before = seen.get(id);
       if (!before && face.decision === "match") said.textContent = `${name} is here`;
-      seen.set(id, { name, kind: face.decision, times: (before?.times ?? 0) + 1, last: now, similarity: face.similarity ?? face.candidates[0]?.similarity ?? null });
+      seen.set(id, { name, kind: face.decision, times: (before?.times ?? 0) + 1, last: now, similarity: face.similarity ?? face.candidates?.[0]?.similarity ?? null });
     }
     drawPeople();
   }
