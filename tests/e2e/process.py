@@ -1,0 +1,73 @@
+"""The service as users start it: a process of its own."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@dataclass(frozen=True)
+class ServiceProcess:
+    """`sphereid serve`, running."""
+
+    process: "subprocess.Popen[str]"
+    url: str
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=120)
+
+    def kill(self) -> None:
+        """As the system does when it runs out of memory: no warning, no cleaning up."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+def environment(data_dir: Path, models_dir: Path | None = None, **more: str) -> dict[str, str]:
+    """The caller's environment without its own SphereID settings, with these."""
+    clean = {
+        k: v for k, v in os.environ.items() if not k.startswith("SPHEREID_") and k not in ("HOST", "PORT")
+    }
+    clean |= {
+        "PYTHONPATH": str(ROOT),
+        "SPHEREID_DATA_DIR": str(data_dir),
+        "PYTHONUNBUFFERED": "1",
+        "NO_COLOR": "1",
+    }
+    clean["SPHEREID_MODELS_DIR"] = str(models_dir or ROOT / "models")
+    return clean | more
+
+
+@contextmanager
+def service(data_dir: Path, models_dir: Path | None = None, **more: str) -> Iterator[ServiceProcess]:
+    """Start the service on a free port, wait until it is ready, stop it at the end."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app", "serve"],
+        cwd=data_dir.parent,
+        env=environment(data_dir, models_dir, PORT="0", **more),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield ServiceProcess(process, _address(process))
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def _address(process: "subprocess.Popen[str]") -> str:
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if found := re.search(r"running on (http://\S+)", line):
+            return found.group(1)
+    raise AssertionError(f"the service did not start: {''.join(said)}")

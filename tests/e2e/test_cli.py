@@ -1,0 +1,203 @@
+"""The command line on real pictures and the toy model."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from app.cli import main
+from tests.e2e.process import environment, service
+from tests.server import jpeg
+from tests.toy import write_toy_model
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory, portrait: NDArray[np.uint8]) -> Path:
+    """A folder with the toy model and pictures: pictures/ of one person, odd/ with what is no portrait."""
+    folder = tmp_path_factory.mktemp("cli")
+    write_toy_model(folder / "models")
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    dim = (portrait.astype(np.float32) * 0.85).astype(np.uint8)
+    (pictures / "a.jpg").write_bytes(jpeg(portrait))
+    Image.fromarray(dim).save(pictures / "b.png")
+    odd = folder / "odd"
+    odd.mkdir()
+    (odd / "two.jpg").write_bytes(jpeg(np.concatenate([portrait, portrait], axis=1)))
+    (odd / "none.jpg").write_bytes(jpeg(np.zeros((200, 200, 3), np.uint8)))
+    (odd / "broken.jpg").write_bytes(jpeg(portrait)[:500])
+    return folder
+
+
+@dataclass(frozen=True)
+class Result:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def sphereid(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Result]:
+    """Runs the entry point in the workplace with a data folder of the test's own."""
+
+    def run(*arguments: str, **more: str) -> Result:
+        with monkeypatch.context() as patch:
+            for name in set(os.environ) - set(environment(tmp_path / "data")):
+                patch.delenv(name)
+            for name, value in environment(tmp_path / "data", workplace / "models", **more).items():
+                patch.setenv(name, value)
+            patch.chdir(workplace)
+            patch.setattr(sys, "argv", ["sphereid", *arguments])
+            capfd.readouterr()
+            with pytest.raises(SystemExit) as ended:
+                main()
+            said = capfd.readouterr()
+        code = ended.value.code
+        return Result(code if isinstance(code, int) else 0, said.out, said.err)
+
+    return run
+
+
+def lines(result: Result) -> list[dict[str, object]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_detect_files_folders_and_globs(
+    workplace: Path, tmp_path: Path, sphereid: Callable[..., Result]
+) -> None:
+    result = sphereid("detect", "pictures", "odd/t*.jpg", "pictures/a.jpg", "--json")
+    assert result.returncode == 0, result.stderr
+    found = {str(line["file"]): len(line["faces"]) for line in lines(result)}  # type: ignore[arg-type]
+    assert found == {"pictures/a.jpg": 1, "pictures/b.png": 1, "odd/two.jpg": 2}
+    shown = sphereid("detect", "odd")
+    assert shown.returncode == 1  # one file could not be used
+    assert "no face" in shown.stdout
+    assert "odd/two.jpg" in shown.stdout
+    assert "broken.jpg" in shown.stderr
+    assert "Traceback" not in shown.stderr
+
+
+def test_enroll_identify_list_and_delete(
+    workplace: Path, tmp_path: Path, sphereid: Callable[..., Result]
+) -> None:
+    result = sphereid("enroll", "eileen", "pictures/a.jpg", "--name", "Eileen Collins")
+    assert result.returncode == 0, result.stderr
+    named = tmp_path / "named.jpg"
+    result = sphereid("identify", "pictures/b.png", "--out", str(named), "--json")
+    assert result.returncode == 0, result.stderr
+    (line,) = lines(result)
+    (face,) = line["faces"]  # type: ignore[misc]
+    assert (face["decision"], face["identity"]["name"]) == ("match", "Eileen Collins")
+    drawn = np.asarray(Image.open(named).convert("RGB")).astype(int)
+    original = np.asarray(Image.open(workplace / "pictures/b.png")).astype(int)
+    assert drawn.shape == original.shape
+    changed = np.abs(drawn - original).max(axis=2) > 60
+    box = face["box"]
+    rows, columns = np.nonzero(changed)
+    assert 200 < changed.sum() < 40_000
+    assert abs(columns.min() - box["x"]) < 40
+    assert abs(rows.max() - (box["y"] + box["height"])) < 40
+    table = sphereid("identify", "pictures/b.png").stdout
+    assert "Eileen Collins" in table
+    assert "match" in table
+
+    (person,) = lines(sphereid("identities", "list", "--json"))
+    assert (person["id"], person["faces"]) == ("eileen", 1)
+    (gallery,) = lines(sphereid("galleries", "list", "--json"))
+    assert (gallery["id"], gallery["faces"]) == ("default", 1)
+    assert sphereid("identities", "delete", "eileen", "typo", "--yes").returncode == 2
+    assert lines(sphereid("identities", "list", "--json")) == [person]
+    assert sphereid("identities", "delete", "eileen", "--yes").returncode == 0
+    (line,) = lines(sphereid("identify", "pictures/b.png", "--json"))
+    assert line["faces"][0]["reason"] == "empty_gallery"  # type: ignore[index]
+
+
+def test_enroll_a_folder_of_people(workplace: Path, tmp_path: Path, sphereid: Callable[..., Result]) -> None:
+    people = tmp_path / "people"
+    (people / "Eileen C").mkdir(parents=True)
+    for name in ("a.jpg", "b.png"):
+        (people / "Eileen C" / name).write_bytes((workplace / "pictures" / name).read_bytes())
+    (people / "nobody.jpg").write_bytes((workplace / "odd/none.jpg").read_bytes())
+    (people / "notes.txt").write_text("not a person")
+    result = sphereid("enroll", "--people", str(people), "--json")
+    assert result.returncode == 1
+    assert [(line["identity"], len(line["faces"])) for line in lines(result)] == [("Eileen-C", 2)]  # type: ignore[arg-type]
+    assert "nobody.jpg: left out: no face was found" in result.stderr
+
+
+def test_verify_answers_with_its_exit_code(
+    workplace: Path, tmp_path: Path, sphereid: Callable[..., Result]
+) -> None:
+    same = sphereid("verify", "pictures/a.jpg", "pictures/b.png")
+    assert (same.returncode, same.stdout[:15]) == (0, "the same person")
+    strict = sphereid("verify", "pictures/a.jpg", "pictures/b.png", "--threshold", "1", "--json")
+    assert strict.returncode == 1
+    assert lines(strict)[0]["decision"] == "unknown"
+    failed = sphereid("verify", "pictures/a.jpg", "odd/two.jpg")
+    assert failed.returncode == 2
+    assert "--largest" in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["detect", "nowhere.jpg"], "there is no file nowhere.jpg"),
+        (["identify", "pictures/a.jpg", "--gallery", "nowhere"], "gallery"),
+        (["identify", "pictures/a.jpg", "--out", "pictures/a.jpg"], "is one of the images"),
+        (["identify", "pictures/a.jpg", "--out", "out.gif"], "write .jpg"),
+        (["enroll", "eileen"], "--people"),
+        (["enroll", "bad id!", "pictures/a.jpg"], "id"),
+        (["serve", "--host", "0.0.0.0"], "SPHEREID_API_KEYS"),
+        (["identify", "pictures/a.jpg", "--threshold", "2"], "--threshold"),
+    ],
+)
+def test_errors_are_one_clear_line(
+    workplace: Path, sphereid: Callable[..., Result], arguments: list[str], says: str
+) -> None:
+    before = (workplace / "pictures/a.jpg").read_bytes()
+    result = sphereid(*arguments)
+    assert result.returncode == 2
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr
+    assert (workplace / "pictures/a.jpg").read_bytes() == before
+
+
+def test_broken_models_are_explained(
+    workplace: Path, tmp_path: Path, sphereid: Callable[..., Result]
+) -> None:
+    models = tmp_path / "models"
+    folder = write_toy_model(models)
+    data = bytearray((folder / "model.onnx").read_bytes())
+    data[1000] ^= 1
+    (folder / "model.onnx").write_bytes(data)
+    for command in (["serve"], ["detect", "pictures/a.jpg"]):
+        result = sphereid(*command, SPHEREID_MODELS_DIR=str(models), PORT="0")
+        assert result.returncode == 2, result.stderr
+        assert "sha256" in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_one_process_at_a_time_owns_the_gallery(
+    workplace: Path, tmp_path: Path, sphereid: Callable[..., Result]
+) -> None:
+    with service(tmp_path / "data", workplace / "models") as running:
+        refused = sphereid("identities", "list")
+        assert refused.returncode == 2
+        assert "another process" in refused.stderr
+        second = sphereid("serve", "--port", "0")
+        assert second.returncode == 2
+        assert "another process" in second.stderr
+        fine = sphereid("detect", "pictures/a.jpg")  # needs no gallery
+        assert fine.returncode == 0
+        with running.client() as client:
+            assert client.get("/readyz").status_code == 200
+    assert sphereid("identities", "list").returncode == 0
