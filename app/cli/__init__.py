@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from app import __version__
-from app.cli import gallery, images, serve, video
+from app.cli import gallery, images, serve, video, watch
 from app.cli.console import FAILED, fail
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command()(images.verify)
 app.command()(images.enroll)
 app.command()(images.identify)
 app.command()(video.video)
+app.command()(watch.watch)
 app.command()(gallery.models)
 app.add_typer(gallery.galleries, name="galleries")
 app.add_typer(gallery.identities, name="identities")

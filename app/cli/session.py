@@ -42,6 +42,11 @@ class Session:
         self._stack = stack
 
     @property
+    def engine(self) -> "Engine":
+        """Detector, model and limits."""
+        return self._engine
+
+    @property
     def pipeline(self) -> "FacePipeline":
         """Detector and embedder."""
         return self._pipeline

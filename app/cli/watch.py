@@ -1,0 +1,80 @@
+"""`sphereid watch`."""
+
+import json
+import threading
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli.console import DONE, FAILED, AsJson, GalleryName, fail, note
+from app.cli.images import MinFace, MinScore
+from app.cli.session import session
+
+if TYPE_CHECKING:
+    from app.video.presence import Event
+
+
+def watch(
+    source: Annotated[
+        str, typer.Argument(help="A camera's number (0), a URL (rtsp://…, http://…) or a video file.")
+    ],
+    gallery: GalleryName = "default",
+    strangers: Annotated[bool, typer.Option(help="Also tell of people who are not enrolled.")] = True,
+    min_score: MinScore = None,
+    min_face: MinFace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say who comes and goes before a camera, until Ctrl-C.
+
+    One line for each arrival and departure. A lost connection is made again, with growing pauses. No picture
+    is kept.
+    """
+    from app.video.capture import frames
+    from app.video.errors import VideoError
+    from app.video.presence import PresenceLog
+    from app.wiring import live_streams
+
+    stopped = threading.Event()
+    with session() as service:
+        live = live_streams(service.engine, service.gallery(), service.settings)
+        stream = live.open(gallery, min_face=min_face, min_score=min_score)
+        log = PresenceLog()
+        last = 0.0
+        try:
+            for time, image in frames(source, stopped, note, step=3):
+                last = time
+                for event in log.update(time, stream.frame(time, image)):
+                    _tell(event, as_json, strangers)
+            for event in log.update(last + 3600, []):
+                _tell(event, as_json, strangers)
+        except VideoError as error:
+            fail(str(error))
+            raise typer.Exit(FAILED) from None
+        except KeyboardInterrupt:
+            note("stopped")
+        finally:
+            stopped.set()
+    raise typer.Exit(DONE)
+
+
+def _tell(event: "Event", as_json: bool, strangers: bool) -> None:
+    identity = event.identity
+    if identity is None and not strangers:
+        return
+    now = datetime.now().astimezone()
+    if as_json:
+        line = {
+            "event": event.kind,
+            "at": now.isoformat(timespec="milliseconds"),
+            "time": round(event.time, 3),
+            "identity": None if identity is None else {"id": identity.id, "name": identity.name},
+            "track": event.track,
+            "similarity": None if event.similarity is None else round(event.similarity, 4),
+        }
+        typer.echo(json.dumps(line, ensure_ascii=False))
+        return
+    name = f"somebody unknown ({event.track})" if identity is None else identity.name or identity.id
+    name = "".join(c if c.isprintable() else "?" for c in name)
+    similarity = "" if event.similarity is None else f"  similarity {event.similarity:.2f}"
+    typer.echo(f"{now:%H:%M:%S}  {event.time:8.1f} s  {name} {event.kind}{similarity}")
