@@ -13,6 +13,7 @@ from app.gallery.calibration import (
     DEFAULT_COSINE,
     UNREACHABLE,
     ImpostorCalibration,
+    _excess,
     comparison_rate,
     gallery_threshold,
     verification_threshold,
@@ -157,3 +158,10 @@ def test_the_promise_holds_on_independent_strangers() -> None:
     limit = gallery_threshold(FpirPolicy(0.03), calibration, 200)
     best = rng.normal(0.05, 0.1, (20_000, 200)).max(axis=1)
     assert np.mean(best >= limit.value) == pytest.approx(0.03, rel=0.2)
+
+
+@pytest.mark.parametrize("shape", [-0.3, -0.1, -1e-9, 0.0, 1e-9, 0.1, 0.3])
+def test_the_tail_is_scipy_s_generalised_pareto(shape: float) -> None:
+    survival = np.logspace(-9, 0, 50)
+    expected = stats.genpareto.isf(survival, shape)
+    np.testing.assert_allclose(_excess(survival, shape), expected, rtol=1e-6, atol=1e-9)
