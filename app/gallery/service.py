@@ -289,6 +289,30 @@ class GalleryService:
         scrubbed = self._maintenance.scrub() if len(removed) else True
         return DeleteReceipt(1, len(removed), gallery.revision, scrubbed)
 
+    def merge_identities(self, gallery_id: str, into: str, source: str) -> Identity:
+        """Two identities turn out to be one person: `into` gets the faces of `source`, which then is gone.
+        Name and metadata of `into` stay, face ids too."""
+        if into == source:
+            raise InvalidRequestError("an identity cannot be merged into itself")
+        live = self._find(gallery_id)
+        with live.writer:
+            with self._writing(live) as tx:
+                target = store.get_identity(tx, gallery_id, into)
+                other = store.get_identity(tx, gallery_id, source)
+                old, new = store.move_faces(tx, other, target)
+                store.delete_identity(tx, other.number)
+                merged = store.get_identity(tx, gallery_id, into).identity
+                gallery = store.touch_gallery(tx, gallery_id, identities=-1)
+                if gallery.template == "mean":
+                    removed, added = self._mean_moved(tx, target)
+                    removed = np.concatenate([removed, self._entries_of(gallery, other, old)])
+                else:
+                    removed, added = old, store.vectors(tx, new.tolist())
+            if not len(old):
+                removed, added = NO_KEYS, None
+            live.apply(gallery, removed, added)
+        return merged
+
     # Faces
 
     def enroll(

@@ -278,6 +278,19 @@ def delete_face(tx: Connection, owner: NumberedIdentity, number: int) -> None:
     _tick(tx, owner.number, faces=-1, ticks=1)
 
 
+def move_faces(tx: Connection, source: NumberedIdentity, target: NumberedIdentity) -> tuple[Keys, Keys]:
+    """Give the faces of one identity to another; their numbers before and after. The ids stay."""
+    old = np.sort(faces_of(tx, source.number))
+    if target.ticks + len(old) >= 1 << ORDINAL_BITS:
+        raise InvalidRequestError(f"identity {target.identity.id!r} cannot take {len(old)} more faces")
+    new = (target.number << ORDINAL_BITS) + target.ticks + 1 + np.arange(len(old), dtype=np.int64)
+    for before, after in zip(old.tolist(), new.tolist(), strict=True):
+        moved = {"number": after, "identity_number": target.number}
+        tx.execute(update(FACES).where(FACES.c.number == before).values(moved))
+    _tick(tx, target.number, faces=len(old), ticks=len(old))
+    return old, new
+
+
 def face_numbers(tx: Connection, gallery_id: str) -> Keys:
     """(N,) int64: every face of a gallery."""
     return _numbers(tx, select(FACES.c.number).where(FACES.c.gallery_id == gallery_id))

@@ -187,6 +187,32 @@ def test_duplicates_are_reported_and_refused_in_strict_mode(service: GalleryServ
     assert service.enroll("default", "a", [face(near(PEOPLE[3], 0.9))]).duplicates == ()
 
 
+@pytest.mark.parametrize("template", ["best", "mean"])
+def test_merged_identities_answer_as_one(reopen: Open, template: str) -> None:
+    service = reopen()
+    service.update_gallery("default", template=template)  # type: ignore[arg-type]
+    fill(service)
+    service.create_identity("default", "bare", None, {})
+    ids = {f.id for name in ("p1", "p2") for f in service.list_faces("default", name).items}
+    merged = service.merge_identities("default", "p1", "p2")
+    assert (merged.id, merged.faces) == ("p1", 6)
+    assert service.merge_identities("default", "p1", "bare").faces == 6
+    for again in range(2):
+        assert {f.id for f in service.list_faces("default", "p1").items} == ids
+        gallery = service.get_gallery("default")
+        assert (gallery.identities, gallery.faces) == (19, 60)
+        assert service._live["default"].size() == (60 if template == "best" else 19)
+        decisions, _ = service.identify("default", PEOPLE[:4], CONTRACT, threshold=0.3)
+        assert [d.identity.id if d.identity else None for d in decisions] == ["p0", "p1", "p1", "p3"]
+        service = service if again else reopen()
+    with pytest.raises(NotFoundError):
+        service.merge_identities("default", "p1", "p2")
+    with pytest.raises(InvalidRequestError):
+        service.merge_identities("default", "p1", "p1")
+    service.delete_identity("default", "p1")
+    assert service.get_gallery("default").faces == 54
+
+
 def test_galleries_and_identities_live_their_lives(reopen: Open) -> None:
     service = reopen()
     rules = GalleryRules(CosinePolicy(0.4), 0.05, "mean")
