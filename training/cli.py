@@ -206,6 +206,27 @@ def export(
 
 
 @app.command()
+def speed(
+    recipe: Annotated[Path, typer.Argument(help="YAML recipe.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings to change.")] = None,
+) -> None:
+    """Measure what a recipe's backbone costs: training images per second of one core's time.
+
+    For choosing a backbone: compare accuracy for equal processor time, not for equal epochs.
+    """
+    from training.config import load
+    from training.speed import measure_speed
+
+    config = load(recipe, overrides)
+    made = measure_speed(config)
+    typer.echo(
+        f"{config.backbone.name} width {config.backbone.width}, {config.engine.precision}: "
+        f"{made.images_per_cpu_second:.1f} images per core second, {made.parameters / 1e6:.2f} M parameters, "
+        f"{made.multiply_adds / 1e6:.0f} M multiply-adds"
+    )
+
+
+@app.command()
 def visualize(
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("runs/visualize"),
     steps: Annotated[int, typer.Option(help="Training steps of each small net.")] = 600,

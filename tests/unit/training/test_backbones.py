@@ -132,3 +132,15 @@ def test_every_option_gives_embeddings_of_the_asked_size(batch_norm: bool, size:
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
     with pytest.raises(TrainingError, match="sphereface20"):
         backbones.build(BackboneConfig(name="resnet"), (112, 96))
+
+
+def test_speed_counts_what_the_network_is() -> None:
+    from training.config import Config
+    from training.speed import measure_speed
+
+    made = measure_speed(Config(backbone=BackboneConfig("sphereface4", width=8)), batch=2, repeats=1)
+    with torch.device("meta"):
+        net = backbones.build(BackboneConfig("sphereface4", width=8), (112, 96))
+    assert made.parameters == parameters(net)
+    assert made.multiply_adds == backbones.multiply_adds(net, (112, 96))
+    assert 0 < made.images_per_cpu_second < 1e6
