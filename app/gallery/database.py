@@ -1,5 +1,6 @@
 """One database by URL: connections, transactions, schema upgrades. All that is SQLite's own stands here."""
 
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -118,6 +119,17 @@ class Database:
             finally:
                 raw.close()
         return not blocked
+
+    def copy_to(self, file: Path) -> None:
+        """SQLite only: write one moment of the database to a new file, packed, while writes go on."""
+        with _as_storage_error(), self._gate.reading():
+            raw = self.engine.raw_connection()
+            try:
+                raw.cursor().execute("VACUUM INTO ?", (str(file),))
+            except sqlite3.Error as error:
+                raise StorageError(f"cannot write {file.name}: {error}") from error
+            finally:
+                raw.close()
 
     def check(self) -> None:
         """Raises StorageError where the database doesn't answer."""

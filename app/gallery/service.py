@@ -12,6 +12,7 @@ import numpy as np
 from sqlalchemy import Connection
 
 from app.gallery import answers, checks, store
+from app.gallery.backup import backup
 from app.gallery.calibration import ImpostorCalibration, gallery_threshold
 from app.gallery.database import Database
 from app.gallery.decisions import decide, decide_together, template_of
@@ -139,6 +140,11 @@ class GalleryService:
     def check(self) -> None:
         """Raises StorageError where the gallery can't answer."""
         self._database.check()
+
+    def backup(self, file: Path) -> None:
+        """Write everything to one new file while requests go on; `app.gallery.backup.restore` reads it
+        back."""
+        backup(self._database, file)
 
     # Galleries
 
