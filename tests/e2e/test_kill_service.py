@@ -15,7 +15,7 @@ from tests.toy import write_toy_model
 
 ROUNDS = 2
 WRITERS = 4
-ACKNOWLEDGED = 12  # of a round, before the process is killed in the midst of the others
+ACKNOWLEDGED = 8  # of a round, before the process is killed in the midst of the others
 
 
 def variant(portrait: NDArray[np.uint8], number: int) -> bytes:
