@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expec
 from tests.e2e.console.server import ROOT, serving
 
 KEY = "correct-horse"
-PATIENCE_MS = 20_000
+PATIENCE_MS = 60_000  # a loaded machine takes its time
 expect.set_options(timeout=PATIENCE_MS)
 ARGUMENTS = (
     "--no-sandbox",
