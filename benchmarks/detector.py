@@ -4,9 +4,10 @@
     python -m benchmarks.detector speed --peers .venv-peers   against facenet-pytorch and mtcnn (TensorFlow)
 
 The peers live in an environment of their own (`benchmarks/peers/requirements.txt`). In `speed` every detector
-is a process with the same number of threads; they take turns image by image, so that whatever else the machine
-does meets all of them alike. A ratio above 1 means that ours is faster. `like_for_like` is with the reference's
-smallest face of 20 pixels, the others with our defaults; `cpu` counts processor time instead of time on the wall.
+is a process with the same number of threads; they take turns image by image, so that whatever else runs here
+meets all of them alike. A ratio above 1 means that ours is faster. `like_for_like` is with the
+reference's smallest face of 20 pixels, the others with our defaults; `cpu` counts processor time instead of
+time on the wall.
 """
 
 import argparse
@@ -57,7 +58,8 @@ def synthetic_images(count: int) -> Iterator[tuple[str, Image]]:
     for i in range(count):
         side = int(rng.integers(200, 340))
         x, y = rng.integers(0, 512 - side, 2) if i % 4 == 0 else (rng.integers(60, 120), rng.integers(0, 30))
-        yield f"portrait-{i}", cv2.resize(portrait[y : y + side, x : x + side], (250, 250))
+        cut = cv2.resize(portrait[y : y + side, x : x + side], (250, 250))
+        yield f"portrait-{i}", np.asarray(cut, np.uint8)
 
 
 def found(data: Path, every: int, workers: int) -> dict[str, Any]:

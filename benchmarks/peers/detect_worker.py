@@ -1,7 +1,8 @@
 """One detector in a process of its own, asked over standard input; so each runs in its own environment.
 
 Started as `python detect_worker.py DETECTOR IMAGES.npz THREADS MIN_FACE`. Says `{"ready": …}`, then for every
-line with the number of an image answers one line of JSON: seconds, cpu_seconds, boxes (x1, y1, x2, y2), landmarks, scores.
+line with the number of an image answers one line of JSON: seconds, cpu_seconds, boxes (x1, y1, x2, y2),
+landmarks, scores.
 """
 
 import json
