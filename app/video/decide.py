@@ -1,5 +1,6 @@
 """The second step: who each part of a track is, and what every frame shows."""
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +23,10 @@ UNSEEN: Final = Verdict(None, None, None, None, "not_embedded")
 def decide_parts(
     parts: Mapping[int, Part], others: Mapping[int, set[int]], matcher: Matcher
 ) -> dict[int, Verdict]:
-    """One verdict a part, from its pooled embedding; people seen together never get the same identity.
+    """One verdict a part, from its pooled evidence; people seen together never get the same identity.
+
+    The pooled embedding's cosine is scaled by the square root of the part's coherence: unscaled, strangers
+    reach a threshold that was calibrated on single faces too often. `benchmarks/pooling.py` measures it.
 
     Of parts that want the same identity and were on screen together, the most similar gets it and the others
     their next candidate that reaches the threshold, or none. others: part -> parts seen beside it.
@@ -37,7 +41,11 @@ def decide_parts(
 
     taken: dict[int, str] = {}
     wishes = sorted(
-        ((c.similarity, number, c) for number, d in decisions.items() for c in _acceptable(d)),
+        (
+            (_scaled(c, parts[number]), number, c)
+            for number, d in decisions.items()
+            for c in _acceptable(d, parts[number])
+        ),
         key=lambda wish: (-wish[0], wish[1]),
     )
     for _, number, candidate in wishes:
@@ -48,7 +56,9 @@ def decide_parts(
     for number, decision in decisions.items():
         if number not in taken:
             best = decision.candidates[0] if decision.candidates else None
-            reason = "assigned_elsewhere" if decision.outcome == "match" else decision.reason
+            fits = bool(_acceptable(decision, parts[number]))
+            reason = "assigned_elsewhere" if fits else decision.reason
+            reason = "below_threshold" if reason == "above_threshold" else reason
             verdicts[number] = replace(_verdict(parts[number], decision, best, reason), identity=None)
     return verdicts
 
@@ -58,17 +68,21 @@ def _pooled(part: Part) -> FloatArray:
     return part.pooled
 
 
-def _acceptable(decision: Decision) -> Sequence[Candidate]:
+def _acceptable(decision: Decision, part: Part) -> Sequence[Candidate]:
     if decision.outcome != "match":
         return ()
-    return [c for c in decision.candidates if c.similarity >= decision.threshold.value]
+    return [c for c in decision.candidates if _scaled(c, part) >= decision.threshold.value]
+
+
+def _scaled(candidate: Candidate, part: Part) -> float:
+    return candidate.similarity * math.sqrt(part.coherence)
 
 
 def _verdict(part: Part, decision: Decision, candidate: Candidate | None, reason: str) -> Verdict:
     if candidate is None:
         return Verdict(None, None, None, decision.threshold, reason)
     mean = candidate.similarity * part.coherence
-    return Verdict(candidate.identity_id, candidate.similarity, mean, decision.threshold, reason)
+    return Verdict(candidate.identity_id, _scaled(candidate, part), mean, decision.threshold, reason)
 
 
 def show_tracks(

@@ -1,5 +1,6 @@
 """Evidence along tracks: stretches that look like one person, and the pooled embedding of each."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -17,8 +18,10 @@ _FIRST: Final = 3
 """Faces embedded at the start of a part, before the schedule thins them out."""
 _INTERVAL: Final = 0.4
 """Seconds after which a face of a track is embedded again."""
-_SAME_LOOK: Final = 0.6
+_SAME_LOOK: Final = 0.8
 """Correlation of two thumbnails of a face, one after the other, below which it is embedded to check."""
+_BRIEF: Final = 3
+"""Frames up to which two parts may be seen together and still be one person."""
 _FLEETING: Final = 2
 """Embedded faces up to which a part is taken for a disturbance of the part before it."""
 
@@ -107,8 +110,8 @@ class TrackBook:
     def __init__(self, links: Links | None = None) -> None:
         self._links = links or Links()
         self.parts: dict[int, Part] = {}
-        self.together: set[tuple[int, int]] = set()
-        """Pairs of parts (smaller number first) seen in the same frame: they are different people."""
+        self.together: Counter[tuple[int, int]] = Counter()
+        """Pairs of parts (smaller number first) with the number of frames in which both were seen."""
         self._chains: dict[int, _Chain] = {}
         self._recent: dict[int, Part] = {}
         self._count = 0
@@ -191,7 +194,7 @@ class TrackBook:
         gone = {number for number, part in self.parts.items() if part.end < before}
         if gone:
             self.parts = {number: part for number, part in self.parts.items() if number not in gone}
-            self.together = {pair for pair in self.together if not gone & set(pair)}
+            self.together = Counter({p: n for p, n in self.together.items() if not gone & set(p)})
 
     def merged(self) -> tuple[dict[int, Part], dict[int, int]]:
         """The parts after fleeting ones (a blink, a blur) went to their neighbor, and part -> part after it.
@@ -218,12 +221,17 @@ class TrackBook:
         return kept, target
 
 
-def pairs_after(together: set[tuple[int, int]], target: Mapping[int, int]) -> dict[int, set[int]]:
-    """Who was seen beside whom once parts were merged: part -> the parts that are other people."""
+def pairs_after(together: Mapping[tuple[int, int], int], target: Mapping[int, int]) -> dict[int, set[int]]:
+    """Who was seen beside whom once parts were merged: part -> the parts that are other people.
+
+    A few frames prove nothing: a track may go on for a moment after a cut before its face is found changed.
+    """
+    shared: Counter[tuple[int, int]] = Counter()
+    for (a, b), frames in together.items():
+        shared[target[a], target[b]] += frames
     others: dict[int, set[int]] = {}
-    for a, b in together:
-        x, y = target[a], target[b]
-        if x != y:
+    for (x, y), frames in shared.items():
+        if x != y and frames > _BRIEF:
             others.setdefault(x, set()).add(y)
             others.setdefault(y, set()).add(x)
     return others

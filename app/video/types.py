@@ -107,7 +107,8 @@ class Verdict:
     """What was decided about a part of a track, or about one face in `per_frame` mode.
 
     identity: None for an outlier. similarity: the pooled embedding's cosine to the identity, or to the best
-    candidate of an outlier. mean_similarity: the quality-weighted mean of the single faces' cosines.
+    candidate of an outlier, scaled as `decide_parts` says. mean_similarity: the quality-weighted mean of the
+    single faces' cosines.
     """
 
     identity: str | None

@@ -123,11 +123,13 @@ def test_a_part_is_never_in_two_places_at_once() -> None:
     book.add(0.1, [seen(2, ALICE)])
     both = book.add(0.2, [seen(1, ALICE), seen(2, ALICE, x=200)])
     assert len(set(both)) == 2
-    assert book.together == {(1, 2)}
+    assert book.together == {(1, 2): 1}
 
 
 def test_those_seen_together_stay_apart_after_merging() -> None:
-    assert pairs_after({(1, 2), (2, 3)}, {1: 1, 2: 2, 3: 1}) == {1: {2}, 2: {1}}
+    target = {1: 1, 2: 2, 3: 1, 4: 4}
+    assert pairs_after({(1, 2): 3, (1, 3): 9, (1, 4): 2, (2, 4): 4}, target) == {2: {4}, 4: {2}}
+    assert pairs_after({(1, 2): 9, (1, 3): 9}, target) == {1: {2}, 2: {1}}
 
 
 def test_faces_are_embedded_at_first_then_now_and_then_and_when_they_change() -> None:
