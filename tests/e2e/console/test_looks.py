@@ -34,6 +34,10 @@ def crew(api: httpx.Client, pictures: Pictures) -> str:
     for name in ("Ada Lovelace", "Grace Hopper", "Katherine Johnson", "Hedy Lamarr"):
         slug = name.lower().replace(" ", "-")
         api.post("/v1/galleries/crew/identities", json={"id": slug, "name": name}).raise_for_status()
+    film = {"video": (pictures.video.name, pictures.video.read_bytes())}
+    job = api.post("/v1/videos", files=film, data={"gallery": "crew"}).json()
+    with api.stream("GET", f"/v1/jobs/{job['id']}/events") as events:
+        assert '"succeeded"' in events.read().decode()
     return "crew"
 
 
@@ -52,7 +56,7 @@ def verify(page: Page, pictures: Pictures) -> None:
 def sent(page: Page, pictures: Pictures) -> None:
     choose(page, pictures.closer, pictures.tilted, pictures.coffee)
     page.get_by_role("button", name="Enroll", exact=True).click()
-    expect(page.locator("#enroll-summary")).to_contain_text("2 of 3")
+    expect(page.locator("#enroll-summary")).to_have_text("2 of 3 pictures enrolled, 1 not")
 
 
 def camera(page: Page, pictures: Pictures) -> None:
@@ -60,13 +64,12 @@ def camera(page: Page, pictures: Pictures) -> None:
     expect(page.locator(".face-box")).to_have_count(1)
 
 
-def analyzed(page: Page, pictures: Pictures) -> None:
-    choose(page, pictures.video)
-    expect(page.locator(".track-span")).to_have_count(1, timeout=60_000)
-    page.locator(".track-span").click()
+def played(page: Page, pictures: Pictures) -> None:
+    page.get_by_role("link", name=pictures.video.name).click()
+    expect(page.locator(".track-span")).to_have_count(1)
     expect(page.locator("video")).to_have_js_property("readyState", 4)
-    page.locator("video").evaluate("async (video) => { video.pause(); video.currentTime = 2; }")
-    expect(page.locator("video")).to_have_js_property("seeking", False)
+    page.locator("video").evaluate("(video) => { video.currentTime = 2; }")
+    expect(page.locator(".track-now")).to_be_visible()
 
 
 def shown(text: str) -> Callable[[Page, Pictures], None]:
@@ -82,7 +85,7 @@ PAGES: dict[str, tuple[str, Callable[[Page, Pictures], None]]] = {
     "threshold": ("#/gallery/crew/threshold", shown("false match rate (FMR)")),
     "settings": ("#/gallery/crew/settings", shown("Name and metadata")),
     "live": ("#/live", camera),
-    "video": ("#/video", analyzed),
+    "video": ("#/video", played),
     "jobs": ("#/jobs", shown("succeeded")),
     "system": ("#/system", shown("Decided match")),
 }
@@ -107,7 +110,7 @@ def test_every_page_can_be_used_and_seen(
         )
         if wide > 0:
             faults.append(f"{name}: {wide} pixels run off the side")
-        faults += [f"{name}: {fault}" for fault in faults_of(page)]
+        faults += [f"{name}: {fault}" for fault in faults_of(page, look)]
     assert faults == []
 
 
@@ -116,13 +119,19 @@ def test_dialogs_are_accessible(look: str, open_page: Opener, crew: str) -> None
     page = open_page("/#/gallery/crew/people/eileen-collins", color_scheme=look)
     for button in ("Edit", "Delete", "New gallery"):
         page.get_by_role("button", name=button, exact=True).click()
-        assert faults_of(page) == []
+        assert faults_of(page, look) == []
         page.keyboard.press("Escape")
 
 
-def faults_of(page: Page) -> list[str]:
-    """What axe-core calls serious or critical, and contrasts that a background keeps it from judging."""
-    found = Axe().run(page, options={"resultTypes": ["violations", "incomplete"]}).response
+def faults_of(page: Page, look: str) -> list[str]:
+    """What axe-core calls serious or critical, and contrasts that a background keeps it from judging.
+
+    The dark theme differs from the light one in its colors only, so only they are looked at again.
+    """
+    options: dict[str, object] = {"resultTypes": ["violations", "incomplete"]}
+    if look == "dark":
+        options["runOnly"] = {"type": "rule", "values": ["color-contrast"]}
+    found = Axe().run(page, options=options).response
     serious = [each for each in found["violations"] if each["impact"] in ("serious", "critical")]
     unsure = [
         each
