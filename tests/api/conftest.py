@@ -63,11 +63,10 @@ def dimmed_jpeg(portrait: NDArray[np.uint8]) -> bytes:
 
 @pytest.fixture(scope="session")
 def stranger_jpeg(portrait: NDArray[np.uint8]) -> bytes:
-    """A face that the toy model takes for somebody else: the portrait as a negative of its lower half."""
-    other = portrait.copy()
-    other[118:] = 255 - other[118:]
-    other[:, 226:] = other[:, 226:] // 2
-    return jpeg(other)
+    """A face that the toy model takes for somebody else: the portrait in light that falls from above."""
+    height = np.linspace(0, 1, 512)[:, None, None]
+    light = 1.5 - 1.3 * np.clip((height - 0.11) / 0.23, 0, 1)
+    return jpeg((portrait * light).clip(0, 255).astype(np.uint8))
 
 
 @pytest.fixture(scope="session")
