@@ -1,12 +1,17 @@
 """Video, jobs and the webcam: upload, progress, player with timeline, downloads, cancel and delete."""
 
 import json
+from base64 import urlsafe_b64encode
 from pathlib import Path
 
 import httpx
+import pytest
 from playwright.sync_api import expect
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
-from tests.e2e.console.conftest import Opener, Pictures
+from tests.e2e.console.conftest import KEY, Opener, Pictures
 from tests.e2e.console.test_flows import choose, enroll
 
 LONG_MS = 90_000
@@ -102,3 +107,17 @@ def test_without_a_stream_the_webcam_is_asked_about_picture_by_picture(
     page.get_by_role("button", name="Start the camera").click()
     expect(page.locator("#live-facts")).to_contain_text("picture by picture")
     expect(page.locator(".face-box")).to_have_attribute("data-decision", "match")
+
+
+def test_a_stream_takes_the_key_as_a_subprotocol(server: str) -> None:
+    address = server.replace("http://", "ws://") + "/v1/galleries/default/stream"
+
+    def offer(key: str) -> list[Subprotocol]:
+        encoded = urlsafe_b64encode(key.encode()).decode().rstrip("=")
+        return [Subprotocol("sphereid"), Subprotocol(f"sphereid.key.{encoded}")]
+
+    with connect(address, subprotocols=offer(KEY), open_timeout=60) as stream:
+        assert stream.subprotocol == "sphereid"
+    for wrong in ([Subprotocol("sphereid")], offer("wrong-horse"), [Subprotocol("sphereid.key.%%%")]):
+        with pytest.raises(InvalidStatus, match="403"):
+            connect(address, subprotocols=wrong, open_timeout=60)
