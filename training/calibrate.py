@@ -1,4 +1,8 @@
-"""How alike strangers look to a model: quantiles of impostor similarities on held-out identities."""
+"""How alike strangers look to a model: quantiles of impostor similarities on held-out identities.
+
+Every pair of people counts the same, however many photographs there are of them: otherwise the few people
+with hundreds would decide the threshold, and a promise made for strangers would be kept for those few only.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,32 +15,44 @@ _LEVELS = tuple(m * 10.0**-e for e in range(1, 9) for m in (5, 2, 1))
 
 def impostor_similarities(
     embeddings: NDArray[np.float32], identity: NDArray[np.int64], *, block: int = 1024
-) -> NDArray[np.float32]:
-    """Cosines of all pairs of different identities. embeddings: (N, D) unit rows; identity: (N,)."""
-    parts = []
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Cosines of all pairs of different identities, and their weights.
+
+    embeddings: (N, D) unit rows; identity: (N,). Returns (P,) cosines and (P,) weights 1/(nᵢ·nⱼ), with n the
+    images of an identity, so that the weights of each two identities sum to 1.
+    """
+    _, member, count = np.unique(identity, return_inverse=True, return_counts=True)
+    share = (1 / count[member]).astype(np.float32)
+    similarities, weights = [np.empty(0, np.float32)], [np.empty(0, np.float32)]
     for start in range(0, len(embeddings), block):
-        scores = embeddings[start : start + block] @ embeddings.T
-        rows = np.arange(start, start + len(scores))[:, None]
-        other = (identity[start : start + block, None] != identity[None, :]) & (
-            np.arange(len(embeddings)) > rows
-        )
-        parts.append(scores[other])
-    return np.concatenate(parts) if parts else np.empty(0, np.float32)
+        stop = min(start + block, len(embeddings))
+        scores = embeddings[start:stop] @ embeddings.T
+        rows = np.arange(start, stop)[:, None]
+        other = (identity[start:stop, None] != identity[None, :]) & (np.arange(len(embeddings)) > rows)
+        similarities.append(scores[other])
+        weights.append((share[start:stop, None] * share[None, :])[other])
+    return np.concatenate(similarities), np.concatenate(weights)
 
 
-def calibrate(similarities: NDArray[np.float32], protocol: str) -> Calibration:
-    """Quantiles at FMR 0.5, 0.2, 0.1, … as far as at least five impostor pairs lie at or above them.
+def calibrate(similarities: NDArray[np.float32], weights: NDArray[np.float32], protocol: str) -> Calibration:
+    """Quantiles at FMR 0.5, 0.2, 0.1, … of weighted impostor similarities, (P,) each.
 
+    A level is left out where fewer than five of the effective pairs, (Σw)²/Σw², lie at or above it.
     Raises ValueError with fewer than 50 pairs.
     """
     pairs = len(similarities)
     if pairs < 50:
         raise ValueError(f"{pairs} impostor pairs are too few to calibrate on, 50 are the least")
-    descending = np.sort(similarities)[::-1]
+    order = np.argsort(-similarities, kind="stable")
+    descending = similarities[order]
+    above = np.cumsum(weights[order], dtype=np.float64)
+    effective = above[-1] ** 2 / np.sum(np.square(weights, dtype=np.float64))
+    above /= above[-1]
     quantiles = []
     for level in _LEVELS:
-        count = int(np.floor(level * pairs))
-        if count < MIN_EVENTS:
+        last = int(np.searchsorted(above, level * (1 + 1e-9), side="right")) - 1
+        if last < MIN_EVENTS - 1 or above[last] * effective < MIN_EVENTS:
             break
-        quantiles.append(Quantile(fmr=count / pairs, similarity=float(np.clip(descending[count - 1], -1, 1))))
+        value = float(np.clip(descending[last], -1, 1))
+        quantiles.append(Quantile(fmr=float(above[last]), similarity=value))
     return Calibration(quantiles=tuple(quantiles), pairs=pairs, protocol=protocol)

@@ -75,7 +75,7 @@ def import_dlib(
     else:
         embeddings = _run(embedder.embed, chips, "calibrating")
         protocol = _PROTOCOL.format(identities=f"{len(chips):,}")
-        calibration = calibrate(impostor_similarities(embeddings, np.arange(len(chips))), protocol)
+        calibration = calibrate(*impostor_similarities(embeddings, np.arange(len(chips))), protocol)
         say(f"calibration: measured on {calibration.pairs:,} impostor pairs")
     manifest = _manifest(network, model, calibration, () if center else reference.metrics)
     _write(out, model, manifest)

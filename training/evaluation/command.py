@@ -31,7 +31,8 @@ from training.export import Exported, export, release_checkpoint
 
 FARS = (0.1, 0.01, 0.001)
 CALIBRATION_PROTOCOL = (
-    "all pairs of different identities among the {images} images of {people} identities kept out of training"
+    "all pairs of different identities among the {images} images of {people} identities kept out of "
+    "training, each two identities weighted the same"
 )
 
 
@@ -322,7 +323,7 @@ def export_model(
         )
     embeddings, identity = _held_out_embeddings(out, faces, config.data.holdout_percent, console)
     protocol = CALIBRATION_PROTOCOL.format(images=len(identity), people=len(np.unique(identity)))
-    calibration = calibrate.calibrate(calibrate.impostor_similarities(embeddings, identity), protocol)
+    calibration = calibrate.calibrate(*calibrate.impostor_similarities(embeddings, identity), protocol)
     manifest = made.manifest.model_copy(update={"calibration": calibration})
     from app.pipeline.manifest import save_manifest
 

@@ -119,24 +119,45 @@ def test_open_set_trials_on_perfect_and_on_random_embeddings() -> None:
         open_set_trials(perfect, identity, enrolled=60, trials=1)
 
 
-def test_calibration_quantiles_are_counts_of_pairs() -> None:
+def test_calibration_weighs_every_two_people_the_same() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(150, 8)).astype(np.float32)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     identity = rng.integers(0, 30, 150)
-    found = impostor_similarities(x, identity, block=64)
+    count = np.bincount(identity)
+    found, weights = impostor_similarities(x, identity, block=64)
     expected = [
-        float(x[i] @ x[j]) for i in range(150) for j in range(i + 1, 150) if identity[i] != identity[j]
+        (float(x[i] @ x[j]), 1 / (count[identity[i]] * count[identity[j]]))
+        for i in range(150)
+        for j in range(i + 1, 150)
+        if identity[i] != identity[j]
     ]
-    assert np.sort(found) == pytest.approx(np.sort(expected), abs=1e-6)
-    calibration = calibrate(found, "a test")
+    order = np.argsort(found)
+    assert np.stack([found, weights], 1)[order] == pytest.approx(np.array(sorted(expected)), abs=1e-6)
+    people = len(np.unique(identity))
+    assert weights.sum() == pytest.approx(people * (people - 1) / 2, rel=1e-4)
+
+    calibration = calibrate(found, weights, "a test")
     assert calibration.pairs == len(expected)
     assert calibration.quantiles[0].fmr == pytest.approx(0.5, abs=1e-3)
     for quantile in calibration.quantiles:
-        assert np.mean(found >= quantile.similarity) == pytest.approx(quantile.fmr)
-        assert quantile.fmr * calibration.pairs >= 5
+        share = sum(w for s, w in expected if s >= quantile.similarity - 1e-7) / sum(w for _, w in expected)
+        assert share == pytest.approx(quantile.fmr, abs=1e-5)
     with pytest.raises(ValueError, match="too few"):
-        calibrate(found[:10], "a test")
+        calibrate(found[:10], weights[:10], "a test")
+
+
+def test_calibration_is_not_decided_by_the_people_with_most_photographs() -> None:
+    """Two look-alikes with 100 images each among 60 strangers with one: one pair of people of 1,891."""
+    rng = np.random.default_rng(1)
+    strangers = np.linalg.qr(rng.normal(size=(64, 64)))[0][:60]
+    alike = np.repeat(np.eye(64)[:1], 200, axis=0)
+    x = np.concatenate([strangers, alike]).astype(np.float32)
+    identity = np.concatenate([np.arange(60), np.repeat([60, 61], 100)])
+    found, weights = impostor_similarities(x, identity)
+    assert np.mean(found > 0.99) > 0.4
+    at_one_percent = [q for q in calibrate(found, weights, "a test").quantiles if q.fmr >= 0.0095][-1]
+    assert at_one_percent.similarity < 0.6
 
 
 def write(path: Path, text: str) -> Path:
