@@ -25,6 +25,10 @@ OPEN_PATHS: Final = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.js
 OPEN_PREFIX: Final = "/static/"
 """The console's files. It asks for the key itself, so a browser must be able to load it without one."""
 
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Browsers let any website post a form to a service on the loopback address. So a request of another method is
+refused when the browser says that a page from elsewhere sent it (Fetch Metadata, `Sec-Fetch-Site`)."""
+
 _DROPPED: Final = 64 * 1024 * 1024
 """Bytes beyond the limit that a client may go on sending before it gets its 413."""
 
@@ -102,6 +106,10 @@ class RequestContext:
         try:
             if not allowed:
                 raise Problem("unauthorized", "send one of the service's keys as `Authorization: Bearer KEY`")
+            if scope["method"] not in _SAFE_METHODS and headers.get("sec-fetch-site") == "cross-site":
+                raise Problem(
+                    "cross_site", "a page of another website sent this request; use the console or a client"
+                )
             await self._app(scope, _counted(receive, headers, state), answer)
         except ClientDisconnect:
             pass  # nobody is left to answer; it counts as 499 below

@@ -21,6 +21,7 @@ RETRY_SECONDS: Final = 1
 PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "malformed_request": (400, "The request body cannot be read"),
     "unauthorized": (401, "A valid API key is needed"),
+    "cross_site": (403, "Another website may not change anything here"),
     "not_found": (404, "There is nothing at this address"),
     "gallery_not_found": (404, "No such gallery"),
     "identity_not_found": (404, "No such identity"),

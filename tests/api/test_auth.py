@@ -68,3 +68,17 @@ def test_anything_else_does_not(locked: Running, header: str | None, face_jpeg: 
 def test_without_keys_nobody_is_asked(client: httpx.Client) -> None:
     assert client.get("/v1/galleries").status_code == 200
     assert client.get("/v1/galleries", headers={"Authorization": "Bearer whatever"}).status_code == 200
+
+
+def test_another_website_cannot_enroll_through_a_visitors_browser(
+    toy_settings: Callable[..., Settings], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    foreign = {"Sec-Fetch-Site": "cross-site", "Origin": "https://elsewhere.example"}
+    with serving(toy_settings(tmp_path_factory.mktemp("open"))) as running:
+        refused = running.client.post("/v1/galleries", json={"id": "planted"}, headers=foreign)
+        assert_problem(refused, 403, "cross_site")
+        assert running.client.get("/v1/galleries/planted").status_code == 404
+        for site in ("same-origin", "none"):
+            made = running.client.post("/v1/galleries", json={}, headers={"Sec-Fetch-Site": site})
+            assert made.status_code == 201
+        assert running.client.get("/v1/galleries", headers=foreign).status_code == 200
