@@ -149,6 +149,21 @@ def evaluate_lfw(
     )
 
 
+@evaluate.command("bin")
+def evaluate_bin(
+    path: Annotated[Path, typer.Argument(help="Set such as lfw.bin, cfp_fp.bin or agedb_30.bin.")],
+    model: Annotated[
+        Path | None, typer.Option(help="Model folder [default: the only one in models/].")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--json", help="Write the result here as JSON.")] = None,
+) -> None:
+    """InsightFace's packed verification sets, read without MXNet and without running code from the file."""
+    from training.evaluation.bin_command import evaluate_bin as run
+    from training.evaluation.command import find_model
+
+    run(path, find_model(model), out=out, console=console)
+
+
 @evaluate.command("openset")
 def evaluate_openset(
     store: Annotated[Path, typer.Option(help="Store made by `prepare`.")] = Path("runs/store"),

@@ -26,8 +26,8 @@ OPEN_PREFIX: Final = "/static/"
 """The console's files. It asks for the key itself, so a browser must be able to load it without one."""
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-"""Browsers let any website post a form to a service on the loopback address. So a request of another method is
-refused when the browser says that a page from elsewhere sent it (Fetch Metadata, `Sec-Fetch-Site`)."""
+"""Browsers let any website post a form to a service on the loopback address. So a request of another
+method is refused when the browser says that a page from elsewhere sent it (Fetch Metadata, `Sec-Fetch-Site`)."""
 
 _DROPPED: Final = 64 * 1024 * 1024
 """Bytes beyond the limit that a client may go on sending before it gets its 413."""

@@ -1,10 +1,13 @@
 """Export: folding, parity, manifest, card, the released checkpoint, and the command line over all of it."""
 
+import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -104,6 +107,22 @@ def test_the_command_line_from_checkpoint_to_open_set(small_config: Make, tmp_pa
     manifest = load_manifest(folder)
     assert manifest.calibration is not None
     assert manifest.calibration.quantiles[0].fmr == pytest.approx(0.5, abs=0.01)
+    rng = np.random.default_rng(0)
+    people = rng.integers(0, 256, (20, 112, 112, 3), dtype=np.uint8)
+    crops = [
+        cv2.imencode(".png", people[p])[1].tobytes() for n in range(20) for p in (n, n if n % 2 else n - 1)
+    ]
+    (tmp_path / "toy.bin").write_bytes(pickle.dumps((crops, [bool(n % 2) for n in range(20)])))
+    command(
+        "evaluate",
+        "bin",
+        str(tmp_path / "toy.bin"),
+        "--model",
+        str(folder),
+        "--json",
+        str(tmp_path / "b.json"),
+    )
+    assert json.loads((tmp_path / "b.json").read_text())["accuracy"] == 1
     released = checkpoint.load(folder / "checkpoint.pt")
     assert (folder / "checkpoint.pt").stat().st_size < path.stat().st_size / 3
     again = train(
