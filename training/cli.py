@@ -112,7 +112,7 @@ def evaluate_lfw(
     images: Annotated[Path, typer.Option(help="LFW images: a folder or a tar of PERSON/PERSON_0001.jpg.")],
     pairs: Annotated[Path, typer.Option(help="Pair list, of View 1 or View 2.")],
     model: Annotated[
-        Path | None, typer.Option(help="Model folder [default: the one in models/, if there is just one].")
+        Path | None, typer.Option(help="Model folder [default: the first by name in models/].")
     ] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Measure a training checkpoint instead.")] = None,
     threshold_pairs: Annotated[
@@ -153,7 +153,7 @@ def evaluate_lfw(
 def evaluate_bin(
     path: Annotated[Path, typer.Argument(help="Set such as lfw.bin, cfp_fp.bin or agedb_30.bin.")],
     model: Annotated[
-        Path | None, typer.Option(help="Model folder [default: the only one in models/].")
+        Path | None, typer.Option(help="Model folder [default: the first by name in models/].")
     ] = None,
     out: Annotated[Path | None, typer.Option("--json", help="Write the result here as JSON.")] = None,
 ) -> None:
@@ -168,7 +168,7 @@ def evaluate_bin(
 def evaluate_openset(
     store: Annotated[Path, typer.Option(help="Store made by `prepare`.")] = Path("runs/store"),
     model: Annotated[
-        Path | None, typer.Option(help="Model folder [default: the only one in models/].")
+        Path | None, typer.Option(help="Model folder [default: the first by name in models/].")
     ] = None,
     enrolled: Annotated[int, typer.Option(help="Identities in the gallery.")] = 100,
     trials: Annotated[int, typer.Option(help="Random galleries to average over.")] = 10,

@@ -37,13 +37,12 @@ CALIBRATION_PROTOCOL = (
 
 
 def find_model(model: Path | None) -> Path:
-    """The given model folder, or the only one in models/."""
+    """The given model folder, or the one that the service would take: the first by name in models/."""
     if model is not None:
         return model
     folders = sorted(path.parent for path in Path("models").glob("*/manifest.json"))
-    if len(folders) != 1:
-        found = ", ".join(folder.name for folder in folders) or "none"
-        raise TrainingError(f"name a model folder with --model (models/ holds: {found})")
+    if not folders:
+        raise TrainingError("there is no model in models/: export one, or name a folder with --model")
     return folders[0]
 
 

@@ -310,3 +310,18 @@ def test_json_of_the_result_is_plain(tmp_path: Path) -> None:
     assert len(stored["folds"]) == 10
     assert stored["not_found"] == 0
     assert "0.001" not in stored["tar_at_far"]
+
+
+def test_without_a_name_the_services_default_model_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training.evaluation.command import find_model
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TrainingError, match="no model in models/"):
+        find_model(None)
+    for name in ("b", "a"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+        (tmp_path / "models" / name / "manifest.json").touch()
+    assert find_model(None) == Path("models/a")
+    assert find_model(Path("elsewhere")) == Path("elsewhere")
