@@ -27,7 +27,7 @@ OPEN_PREFIX: Final = "/static/"
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 """Browsers let any website post a form to a service on the loopback address. So a request of another
-method is refused when the browser says that a page from elsewhere sent it (Fetch Metadata, `Sec-Fetch-Site`)."""
+method is refused when the browser says that a page from elsewhere sent it (`Sec-Fetch-Site`)."""
 
 _DROPPED: Final = 64 * 1024 * 1024
 """Bytes beyond the limit that a client may go on sending before it gets its 413."""

@@ -12,11 +12,11 @@ high level approach one (Pickands 1975).
 import logging
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import least_squares
 
 from app.gallery.errors import InvalidRequestError
 from app.gallery.types import CosinePolicy, FpirPolicy, Threshold, ThresholdPolicy
@@ -70,7 +70,6 @@ class ImpostorCalibration:
     levels: NDArray[np.float64]
     similarities: NDArray[np.float64]
     pairs: int
-    tail: Tail = field(init=False)
 
     def __post_init__(self) -> None:
         levels = np.asarray(self.levels, dtype=np.float64)
@@ -93,7 +92,11 @@ class ImpostorCalibration:
         levels.flags.writeable = similarities.flags.writeable = False
         object.__setattr__(self, "levels", levels)
         object.__setattr__(self, "similarities", similarities)
-        object.__setattr__(self, "tail", _fit_tail(levels, similarities))
+
+    @property
+    def tail(self) -> Tail:
+        """What lies beyond the last quantile; fitted when first asked for."""
+        return _fit_tail(tuple(self.levels.tolist()), tuple(self.similarities.tolist()))
 
     @classmethod
     def from_quantiles(cls, quantiles: Iterable[tuple[float, float]], pairs: int) -> "ImpostorCalibration":
@@ -143,12 +146,16 @@ def _excess(survival: ArrayLike, shape: float) -> NDArray[np.float64]:
     return np.asarray(-logs if shape == 0 else np.expm1(-shape * logs) / shape)
 
 
-def _fit_tail(levels: NDArray[np.float64], similarities: NDArray[np.float64]) -> Tail:
+@lru_cache(maxsize=64)
+def _fit_tail(known_levels: tuple[float, ...], known_similarities: tuple[float, ...]) -> Tail:
     """Least squares of a generalised Pareto quantile function on the last `TAIL_DECADES` of the quantiles.
 
     The tail starts at the last quantile, so that the curve is continuous; the scale there follows from the
     fit's own start u by threshold stability, scale(s) = scale(u) + shape * (s - u).
     """
+    from scipy.optimize import least_squares  # a quarter of the service's start, and seldom needed
+
+    levels, similarities = np.array(known_levels), np.array(known_similarities)
     start = int(np.argmax(levels <= levels[-1] * 10**TAIL_DECADES * (1 + 1e-9)))
     start = min(start, len(levels) - 2)
     p, s = levels[start:] / levels[start], similarities[start:] - similarities[start]
