@@ -33,7 +33,7 @@ ARGUMENTS = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium() -> str:
     """The browser's executable; skips the test where there is none."""
     names = (os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome")
@@ -43,7 +43,7 @@ def chromium() -> str:
     pytest.skip("needs Chromium: apt-get install chromium, or name one with CHROMIUM")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def playwright(chromium: str) -> Iterator[Playwright]:
     with sync_playwright() as started:
         yield started
@@ -63,7 +63,7 @@ class Pictures:
     video: Path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def pictures(portrait: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory) -> Pictures:
     """Made from scikit-image's public-domain portrait, so that nothing private enters a screenshot."""
     from skimage import data
@@ -116,7 +116,7 @@ def _write_video(path: Path, portrait: NDArray[np.uint8]) -> None:
         container.mux(stream.encode())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser(playwright: Playwright, chromium: str, pictures: Pictures) -> Iterator[Browser]:
     arguments = [*ARGUMENTS, f"--use-file-for-fake-video-capture={pictures.webcam}"]
     started = playwright.chromium.launch(executable_path=chromium, args=arguments)
@@ -124,7 +124,7 @@ def browser(playwright: Playwright, chromium: str, pictures: Pictures) -> Iterat
     started.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """One server for all tests, which asks for `KEY`; each test works in a gallery of its own."""
     environment = {"SPHEREID_API_KEYS": KEY}
@@ -134,7 +134,7 @@ def server(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def api(server: str) -> Iterator[httpx.Client]:
     """The same server without a browser, to prepare and to check; in the end nothing may have failed in it,
     also where a browser left in the middle of a request."""
