@@ -162,7 +162,7 @@ def test_a_body_without_a_length_is_counted_while_it_is_read(small: Running) -> 
             "/v1/detect", content=endless(), headers={"content-type": "multipart/form-data; boundary=b"}
         )
         assert_problem(response, 413, "body_too_large")
-    except (httpx.WriteError, httpx.ReadError):  # the server may close before the client listens
+    except httpx.TransportError:  # the server may close before the client listens
         pass
     assert sent < 50_000_000
     assert small.client.get("/healthz").status_code == 200
