@@ -18,10 +18,12 @@ from app.api.problems import Problem
 from app.gallery.calibration import verification_threshold
 from app.gallery.service import GalleryService
 from app.gallery.types import Decision, Enrolled, Identity, Margins, NewFace, Threshold
+from app.gallery.writes import Keyed
 from app.gate import gate
 from app.pipeline.batcher import MicroBatcher
 from app.pipeline.decode import decode
 from app.pipeline.errors import ImageError
+from app.pipeline.keep import pack
 from app.pipeline.pipeline import FacePipeline
 from app.pipeline.types import Face, FloatArray, RGBImage
 from app.settings import Settings
@@ -36,13 +38,14 @@ class Seen:
     """An image after the pipeline.
 
     width, height: upright, in pixels. faces: largest first, in the same pixels. vectors: (N, D) float32, or
-    None where no embedding was asked for.
+    None where no embedding was asked for. kept: of the first face, what a gallery that keeps crops stores.
     """
 
     width: int
     height: int
     faces: tuple[Face, ...]
     vectors: FloatArray | None
+    kept: bytes | None = None
 
     @property
     def size(self) -> s.ImageSize:
@@ -74,7 +77,13 @@ class Recognition:
         self.model: Final = s.ModelRef(name=manifest.name, contract=manifest.contract)
 
     async def see(
-        self, image: Upload, options: s.FindOptions, timings: Timings, *, embed: bool = True
+        self,
+        image: Upload,
+        options: s.FindOptions,
+        timings: Timings,
+        *,
+        embed: bool = True,
+        keep: bool = False,
     ) -> Seen:
         """Decode, detect and judge in a worker thread; embed with whatever other requests bring.
 
@@ -99,7 +108,9 @@ class Recognition:
                 "decode": 1e3 * (done - begun),
                 "detect": 1e3 * (perf_counter() - done),
             }
-            seen = Seen(decoded.width, decoded.height, tuple(each.face for each in analysis.faces), None)
+            faces = tuple(each.face for each in analysis.faces)
+            kept = pack(decoded, faces[0]) if keep and faces else None
+            seen = Seen(decoded.width, decoded.height, faces, None, kept)
             return seen, np.stack(crops) if crops else np.empty((0, 1, 1, 3), np.uint8), took
 
         seen, crops, took = await anyio.to_thread.run_sync(look, limiter=self._slots)
@@ -226,7 +237,7 @@ class Recognition:
     ) -> s.VerifyIdentityAnswer:
         """Whether an image shows a certain identity. Raises GalleryError."""
         await self._in_thread(lambda: self._gallery.get_identity(gallery_id, identity_id))
-        face, vector = await self._one_face(body.images[0], body.options, timings)
+        face, vector, _ = await self._one_face(body.images[0], body.options, timings)
 
         def compare() -> tuple[Decision, dict[str, Identity]]:
             decision = self._gallery.verify(
@@ -245,13 +256,18 @@ class Recognition:
         )
 
     async def prepare(
-        self, images: Sequence[Upload], options: s.EnrollOptions, timings: Timings
+        self,
+        images: Sequence[Upload],
+        options: s.EnrollOptions,
+        timings: Timings,
+        *,
+        keep_crops: bool = False,
     ) -> tuple[list[NewFace], list[s.Rejected]]:
         """The faces of an enrollment that are good enough, and why the others are not.
 
         Raises Problem or ImageError when none is left.
         """
-        results = await _all(self._candidate(image, options, timings) for image in images)
+        results = await _all(self._candidate(image, options, timings, keep_crops) for image in images)
         faces = [result for result in results if isinstance(result, NewFace)]
         errors = [(i, result) for i, result in enumerate(results) if not isinstance(result, NewFace)]
         rejected = [s.Rejected(index=i, reasons=_reasons(error)) for i, error in errors]
@@ -272,45 +288,55 @@ class Recognition:
         options: s.EnrollOptions,
         request_id: str,
         timings: Timings,
+        keyed: Keyed[s.EnrollAnswer] | None = None,
     ) -> s.EnrollAnswer:
-        """Store prepared faces. Raises GalleryError."""
+        """Store prepared faces. keyed: the request's Idempotency-Key. Raises GalleryError."""
         faces, rejected = prepared
 
-        def store() -> tuple[Enrolled, dict[str, Identity]]:
-            enrolled = self._gallery.enroll(
+        def shown(enrolled: Enrolled) -> s.EnrollAnswer:
+            ids = sorted({duplicate.identity_id for duplicate in enrolled.duplicates})
+            known = self._gallery.identities(gallery_id, ids)
+            return s.EnrollAnswer(
+                request_id=request_id,
+                timings_ms=_rounded(timings),
+                model=self.model,
+                revision=enrolled.revision,
+                faces=[views.stored_face(face) for face in enrolled.faces],
+                rejected=rejected,
+                duplicates=[
+                    s.Duplicate(
+                        identity=views.identity_ref(duplicate.identity_id, known),
+                        face_id=duplicate.face_id,
+                        similarity=round(float(duplicate.similarity), 6),
+                    )
+                    for duplicate in enrolled.duplicates
+                ],
+            )
+
+        def store() -> Enrolled:
+            return self._gallery.enroll(
                 gallery_id,
                 identity_id,
                 faces,
                 create=options.create,
                 name=options.name,
                 strict=options.duplicates == "refuse",
+                keyed=keyed
+                and Keyed(keyed.key, keyed.fingerprint, lambda enrolled: keyed.render(shown(enrolled))),
             )
-            ids = sorted({duplicate.identity_id for duplicate in enrolled.duplicates})
-            return enrolled, self._gallery.identities(gallery_id, ids)
 
-        enrolled, known = await self._timed(store, timings, stage="store")
+        enrolled = await self._timed(store, timings, stage="store")
         self._metrics.enrolled.inc(len(enrolled.faces))
-        return s.EnrollAnswer(
-            request_id=request_id,
-            timings_ms=_rounded(timings),
-            model=self.model,
-            revision=enrolled.revision,
-            faces=[views.stored_face(face) for face in enrolled.faces],
-            rejected=rejected,
-            duplicates=[
-                s.Duplicate(
-                    identity=views.identity_ref(duplicate.identity_id, known),
-                    face_id=duplicate.face_id,
-                    similarity=round(float(duplicate.similarity), 6),
-                )
-                for duplicate in enrolled.duplicates
-            ],
-        )
+        return await self._in_thread(lambda: shown(enrolled))
 
     async def _one_face(
-        self, image: Upload, options: s.VerifyOptions | s.EnrollOptions, timings: Timings
-    ) -> tuple[Face, FloatArray]:
-        seen = await self.see(image, options, timings)
+        self,
+        image: Upload,
+        options: s.VerifyOptions | s.EnrollOptions,
+        timings: Timings,
+        keep: bool = False,
+    ) -> tuple[Face, FloatArray, bytes | None]:
+        seen = await self.see(image, options, timings, keep=keep)
         if not seen.faces:
             raise Problem(
                 "face_not_found", "no face was found: send a picture in which one is clearly visible"
@@ -320,14 +346,14 @@ class Recognition:
                 "multiple_faces",
                 f"{len(seen.faces)} faces were found: send a picture of one person, or ask for face=largest",
             )
-        return seen.faces[0], _vectors(seen)[0]
+        return seen.faces[0], _vectors(seen)[0], seen.kept
 
     async def _candidate(
-        self, image: Upload, options: s.EnrollOptions, timings: Timings
+        self, image: Upload, options: s.EnrollOptions, timings: Timings, keep: bool
     ) -> NewFace | Problem | ImageError:
         """A face to enroll, or what is wrong with its image; what is wrong with the service is raised."""
         try:
-            face, vector = await self._one_face(image, options, timings)
+            face, vector, kept = await self._one_face(image, options, timings, keep)
         except ImageError as error:
             return error
         except Problem as problem:
@@ -346,6 +372,7 @@ class Recognition:
             quality=face.quality.score if face.quality else 0.0,
             detection_score=face.score,
             source=image.name,
+            crop=kept,
         )
 
     async def _in_thread(self, work: Callable[[], T]) -> T:

@@ -217,6 +217,15 @@ Template = Annotated[
 ]
 
 
+KeepCrops = Annotated[
+    bool,
+    Field(
+        description="Keep the faces of enrolled photographs, so that a change of the model needs no new ones."
+        " They are deleted with their face, and all of them when this becomes false."
+    ),
+]
+
+
 class GalleryCreate(Input):
     """A new gallery."""
 
@@ -228,6 +237,7 @@ class GalleryCreate(Input):
         0.0, ge=0, le=2, description="A match whose runner-up is nearer than this is `ambiguous`."
     )
     template: Template = "best"
+    keep_crops: KeepCrops = False
 
 
 class _Patch(Input):
@@ -249,6 +259,7 @@ class GalleryPatch(_Patch):
     policy: Policy | None = None
     ambiguity_margin: float = Field(0.0, ge=0, le=2)
     template: Template = "best"
+    keep_crops: KeepCrops = False
 
 
 class IdentityCreate(Input):
@@ -484,6 +495,7 @@ class Gallery(Output):
     threshold: Threshold
     ambiguity_margin: float
     template: str
+    keep_crops: bool
     contract: str | None
     revision: int
     identities: int

@@ -96,6 +96,7 @@ def gallery(value: g.Gallery, limit: g.Threshold) -> s.Gallery:
         threshold=threshold(limit),
         ambiguity_margin=value.ambiguity_margin,
         template=value.template,
+        keep_crops=value.keep_crops,
         contract=value.contract,
         revision=value.revision,
         identities=value.identities,

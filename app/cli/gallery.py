@@ -87,6 +87,9 @@ def create_gallery(
     name: Annotated[str | None, typer.Option(help="For people to read.")] = None,
     fpir: Annotated[float | None, typer.Option(help="Share of strangers who may get a name.")] = None,
     threshold: Annotated[float | None, typer.Option(help="A fixed similarity instead.")] = None,
+    keep_crops: Annotated[
+        bool, typer.Option(help="Keep the faces of photographs, so that another model can embed them anew.")
+    ] = False,
 ) -> None:
     """Make a gallery."""
     from app.cli.session import gallery
@@ -97,7 +100,9 @@ def create_gallery(
     settings = Settings()
     policy = FpirPolicy(fpir or settings.default_fpir) if threshold is None else CosinePolicy(threshold)
     with gallery(settings) as service:
-        made = service.create_gallery(gallery_id, name, {}, GalleryRules(policy=policy))
+        made = service.create_gallery(
+            gallery_id, name, {}, GalleryRules(policy=policy, keep_crops=keep_crops)
+        )
     note(f"made the gallery {made.id}")
 
 

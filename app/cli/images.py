@@ -146,6 +146,7 @@ def enroll(
     """
     from app.gallery.errors import ConflictError
     from app.gallery.types import NewFace
+    from app.pipeline.keep import pack
 
     if (people is None) == (identity is None or not paths):
         raise typer.BadParameter("give an identity and its images, or --people FOLDER")
@@ -155,7 +156,7 @@ def enroll(
     total = sum(len(files) for files in crowd.values())
     with session() as service, progress("Enrolling", total) as advance:
         gallery = service.gallery()
-        gallery.get_gallery(gallery_id)
+        keep = gallery.get_gallery(gallery_id).keep_crops
         for who, files in crowd.items():
             new: list[NewFace] = []
             for read in service.read(files):
@@ -168,6 +169,7 @@ def enroll(
                     note(f"{read.path}: left out: {trouble}")
                     continue
                 assert face.embedding is not None
+                assert read.image is not None
                 new.append(
                     NewFace(
                         vector=face.embedding.vector,
@@ -175,6 +177,7 @@ def enroll(
                         quality=face.face.quality.score if face.face.quality else 0.0,
                         detection_score=face.face.score,
                         source=read.path.name[:200],
+                        crop=pack(read.image, face.face) if keep else None,
                     )
                 )
             if not new:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
+    false,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -57,6 +58,7 @@ class GalleryRow(Base):
     policy_value: Mapped[float] = mapped_column(Double)
     ambiguity_margin: Mapped[float] = mapped_column(Double)
     template: Mapped[str] = mapped_column(String(16))
+    keep_crops: Mapped[bool] = mapped_column(default=False, server_default=false())
     contract: Mapped[str | None] = mapped_column(String(128))
     dimension: Mapped[int | None]
     revision: Mapped[int] = mapped_column(BigInt)
@@ -107,6 +109,17 @@ class FaceRow(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class CropRow(Base):
+    """What is kept of an enrolled photograph where the gallery says so; see `app.pipeline.keep`."""
+
+    __tablename__ = "crops"
+
+    face_id: Mapped[str] = mapped_column(
+        String(64), ForeignKey("faces.id", ondelete="CASCADE"), primary_key=True
+    )
+    image: Mapped[bytes] = mapped_column(LargeBinary)
+
+
 class AnswerRow(Base):
     """What was answered to a write with an Idempotency-Key."""
 
@@ -122,4 +135,5 @@ class AnswerRow(Base):
 GALLERIES = cast(Table, GalleryRow.__table__)
 IDENTITIES = cast(Table, IdentityRow.__table__)
 FACES = cast(Table, FaceRow.__table__)
+CROPS = cast(Table, CropRow.__table__)
 ANSWERS = cast(Table, AnswerRow.__table__)

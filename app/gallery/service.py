@@ -181,8 +181,10 @@ class GalleryService:
         policy: ThresholdPolicy | None = None,
         ambiguity_margin: float | None = None,
         template: TemplatePolicy | None = None,
+        keep_crops: bool | None = None,
     ) -> Gallery:
-        """Change what is given. Another `template` rebuilds the index before it is answered."""
+        """Change what is given. Another `template` rebuilds the index before it is answered; `keep_crops`
+        False removes the crops that there are."""
         live = self._find(gallery_id)
         with live.writer:
             old = live.gallery
@@ -193,11 +195,16 @@ class GalleryService:
                 policy=policy or old.policy,
                 ambiguity_margin=old.ambiguity_margin if ambiguity_margin is None else ambiguity_margin,
                 template=template or old.template,
+                keep_crops=old.keep_crops if keep_crops is None else keep_crops,
             )
             checks.rules(GalleryRules(new.policy, new.ambiguity_margin, new.template))
             with self._writing(live) as tx:
                 store.set_gallery(tx, new)
+                if old.keep_crops and not new.keep_crops:
+                    store.delete_crops(tx, gallery_id)
                 gallery = store.touch_gallery(tx, gallery_id)
+            if old.keep_crops and not new.keep_crops:
+                self._maintenance.scrub()
             if (old.template == "mean") != (gallery.template == "mean"):
                 live.catch_up()
             else:
@@ -370,7 +377,9 @@ class GalleryService:
                     store.set_gallery(
                         tx, replace(live.gallery, contract=contract), dimension=vectors.shape[1]
                     )
-                numbers = store.insert_faces(tx, gallery_id, owner, [(checks.new_id(), f) for f in faces])
+                keep = live.gallery.keep_crops
+                new_faces = [(f.id or checks.new_id(), f if keep else replace(f, crop=None)) for f in faces]
+                numbers = store.insert_faces(tx, gallery_id, owner, new_faces)
                 stored = store.get_faces(tx, owner, numbers.tolist())
                 gallery = store.touch_gallery(tx, gallery_id, identities=new, faces=len(faces))
                 if gallery.template == "mean":

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, CursorResult, Row, Select, delete, insert, se
 
 from app.gallery.errors import ConflictError, InvalidRequestError, NotFoundError
 from app.gallery.index.ports import Keys
-from app.gallery.models import FACES, GALLERIES, IDENTITIES, ORDINAL_BITS
+from app.gallery.models import CROPS, FACES, GALLERIES, IDENTITIES, ORDINAL_BITS
 from app.gallery.types import (
     CosinePolicy,
     FpirPolicy,
@@ -76,6 +76,7 @@ def insert_gallery(
             name=name,
             metadata=dict(metadata),
             **_rule_columns(rules.policy, rules.ambiguity_margin, rules.template),
+            keep_crops=rules.keep_crops,
             revision=0,
             identities=0,
             faces=0,
@@ -106,6 +107,7 @@ def set_gallery(tx: Connection, gallery: Gallery, *, dimension: int | None = Non
         "name": gallery.name,
         "metadata": dict(gallery.metadata),
         "contract": gallery.contract,
+        "keep_crops": gallery.keep_crops,
         **_rule_columns(gallery.policy, gallery.ambiguity_margin, gallery.template),
     }
     if dimension is not None:
@@ -220,7 +222,8 @@ def delete_identity(tx: Connection, number: int) -> int:
 def insert_faces(
     tx: Connection, gallery_id: str, owner: NumberedIdentity, faces: Sequence[tuple[str, NewFace]]
 ) -> Keys:
-    """Add faces with their ids; returns their numbers. The identity's count and ticks move along."""
+    """Add faces with their ids, and the crops that come with them; returns their numbers. The identity's
+    count and ticks move along."""
     at, first = now(), owner.ticks + 1
     if owner.ticks + len(faces) >= 1 << ORDINAL_BITS:
         raise InvalidRequestError(f"identity {owner.identity.id!r} has had its {1 << ORDINAL_BITS} faces")
@@ -236,11 +239,14 @@ def insert_faces(
             "quality": face.quality,
             "detection_score": face.detection_score,
             "source": face.source,
-            "created_at": at,
+            "created_at": face.created_at or at,
         }
         for number, (face_id, face) in zip(numbers.tolist(), faces, strict=True)
     ]
     tx.execute(insert(FACES), rows)
+    crops = [{"face_id": face_id, "image": face.crop} for face_id, face in faces if face.crop is not None]
+    if crops:
+        tx.execute(insert(CROPS), crops)
     _tick(tx, owner.number, faces=len(faces), ticks=len(faces))
     return numbers
 
@@ -348,6 +354,21 @@ def found_faces(tx: Connection, gallery_id: str, numbers: Sequence[int]) -> dict
     return found
 
 
+def crops(tx: Connection, face_ids: Sequence[str]) -> dict[str, bytes]:
+    """What is kept of the photographs of some faces."""
+    found: dict[str, bytes] = {}
+    for some in _batches(face_ids):
+        query = select(CROPS.c.face_id, CROPS.c.image).where(CROPS.c.face_id.in_(some))
+        found |= {row.face_id: row.image for row in tx.execute(query)}
+    return found
+
+
+def delete_crops(tx: Connection, gallery_id: str) -> None:
+    """Forget the photographs of a gallery's faces."""
+    members = select(FACES.c.id).where(FACES.c.gallery_id == gallery_id)
+    tx.execute(delete(CROPS).where(CROPS.c.face_id.in_(members)))
+
+
 def _tick(tx: Connection, number: int, *, faces: int, ticks: int) -> None:
     i = IDENTITIES.c
     values = {"faces": i.faces + faces, "ticks": i.ticks + ticks, "updated_at": now()}
@@ -383,6 +404,7 @@ def _gallery(row: Row[Any]) -> Gallery:
         policy=policy,
         ambiguity_margin=row.ambiguity_margin,
         template=cast(TemplatePolicy, row.template),
+        keep_crops=row.keep_crops,
         contract=row.contract,
         revision=row.revision,
         identities=row.identities,

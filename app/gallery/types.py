@@ -64,6 +64,7 @@ class Gallery:
     policy: ThresholdPolicy
     ambiguity_margin: float
     template: TemplatePolicy
+    keep_crops: bool
     contract: str | None
     revision: int
     identities: int
@@ -100,13 +101,20 @@ class StoredFace:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NewFace:
-    """A face to enroll. vector: (D,) float32 of L2 norm 1; source: the client's file name, if any."""
+    """A face to enroll. vector: (D,) float32 of L2 norm 1; source: the client's file name, if any.
+
+    id, created_at: made when it is enrolled where None. crop: what `app.pipeline.keep.pack` made; stored only
+    in galleries that keep crops.
+    """
 
     vector: NDArray[np.float32]
     contract: str
     quality: float
     detection_score: float
     source: str | None = None
+    id: str | None = None
+    created_at: datetime | None = None
+    crop: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,3 +206,4 @@ class GalleryRules:
     policy: ThresholdPolicy = field(default_factory=lambda: FpirPolicy(target=0.01))
     ambiguity_margin: float = 0.0
     template: TemplatePolicy = "best"
+    keep_crops: bool = False

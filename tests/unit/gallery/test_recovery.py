@@ -177,13 +177,14 @@ def test_sqlite_is_set_to_lose_nothing(tmp_path: Path) -> None:
 def test_a_newer_schema_is_refused_with_advice(reopen: Open, tmp_path: Path) -> None:
     service = reopen()
     with service._database.writing() as tx:
+        current = tx.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one()
         tx.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     service.close()
     with pytest.raises(StorageError, match="newer SphereID"):
         reopen()
     database = Database(f"sqlite:///{tmp_path}/gallery.db")  # and the folder's lock was let go
     with database.writing() as tx:
-        tx.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
+        tx.exec_driver_sql("UPDATE alembic_version SET version_num = ?", (current,))
     database.close()
     reopen()
 
