@@ -1,5 +1,6 @@
 """Live frames over a real WebSocket."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -7,10 +8,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from fastapi import WebSocket, WebSocketDisconnect
 from numpy.typing import NDArray
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from app.api.routes import stream as route
 from tests.e2e.test_video import film
 from tests.server import Running, jpeg, serving, settings_for
 from tests.toy import write_toy_model
@@ -56,6 +59,30 @@ def test_a_face_keeps_its_track_and_its_name(server: Running, portrait: Pixels) 
     assert all(f["similarity"] >= f["threshold"] == 0.8 for f in named)
     assert {"box", "landmarks", "detection_score", "quality", "since"} <= set(named[0])
     assert [a["faces"] for a in answers[13:]] == [[], [], []]
+
+
+def test_a_frame_that_came_before_the_service_looked_is_answered(server: Running, portrait: Pixels) -> None:
+    """On a busy machine a frame is there before anybody waits for one; its time must not be negative."""
+    sent: list[Any] = []
+
+    async def converse() -> None:
+        inbox: asyncio.Queue[Any] = asyncio.Queue()
+        inbox.put_nowait({"type": "websocket.connect"})
+        inbox.put_nowait({"type": "websocket.receive", "bytes": jpeg(film(portrait)[3])})
+
+        async def send(message: Any) -> None:
+            if message["type"] == "websocket.send":
+                sent.append(json.loads(message["text"]))
+                inbox.put_nowait({"type": "websocket.disconnect", "code": 1000})
+
+        websocket = WebSocket({"type": "websocket"}, inbox.get, send)
+        await websocket.accept()
+        with pytest.raises(WebSocketDisconnect):
+            await route._serve(websocket, server.parts, server.parts.live.open("cast"))
+
+    asyncio.run(converse())
+    assert [len(answer["faces"]) for answer in sent] == [1]
+    assert sent[0]["time"] >= 0
 
 
 def test_a_stranger_is_tracked_without_a_name(server: Running, portrait: Pixels) -> None:

@@ -72,6 +72,7 @@ async def stream(
 
 
 async def _serve(websocket: WebSocket, parts: Parts, session: LiveSession) -> None:
+    begun = monotonic()  # before the first frame, which may have arrived already
     latest = _Latest()
 
     async def receive() -> None:
@@ -88,7 +89,6 @@ async def _serve(websocket: WebSocket, parts: Parts, session: LiveSession) -> No
                 latest.put(data)
 
     async def work() -> None:
-        begun = monotonic()
         while True:
             index, arrived, data = await latest.get()
 

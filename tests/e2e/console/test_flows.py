@@ -187,6 +187,7 @@ def test_galleries_are_made_renamed_and_deleted(open_page: Opener, api: httpx.Cl
     page.get_by_role("button", name="New gallery").click()
     page.get_by_role("dialog").get_by_label("Name").fill("Night Shift")
     page.get_by_role("dialog").get_by_role("button", name="Create").click()
+    expect(page.get_by_label("Gallery", exact=True)).to_have_value("night-shift")
     page.get_by_role("link", name="Settings").click()
     page.get_by_label("Name").fill("Day Shift")
     page.get_by_label("Metadata").fill('{"floor": 3}')

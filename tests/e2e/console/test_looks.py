@@ -60,17 +60,8 @@ def sent(page: Page, pictures: Pictures) -> None:
 
 
 def camera(page: Page, pictures: Pictures) -> None:
-    # Seen once on a busy machine: no face within a minute, cause not found. Stop and start, as people would.
-    for patience in (20_000, 20_000, None):
-        page.get_by_role("button", name="Start the camera").click()
-        try:
-            expect(page.locator(".face-box")).to_have_count(1, timeout=patience)
-        except AssertionError:
-            if patience is None:
-                raise
-            page.get_by_role("button", name="Stop").click()
-        else:
-            return
+    page.get_by_role("button", name="Start the camera").click()
+    expect(page.locator(".face-box")).to_have_count(1)
 
 
 def played(page: Page, pictures: Pictures) -> None:

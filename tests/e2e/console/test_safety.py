@@ -145,6 +145,7 @@ def test_the_keyboard_is_enough(open_page: Opener) -> None:
     page.get_by_role("link", name="Gallery", exact=True).focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1, name="Gallery")).to_be_focused()
+    expect(page.locator("main .people, main .empty").first).to_be_visible()  # all of the page is drawn
     button = page.get_by_role("button", name="New gallery")
     button.focus()
     page.keyboard.press("Enter")

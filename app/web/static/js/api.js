@@ -94,12 +94,16 @@ export async function errorOf(response) {
 
 export function pause(ms, signal) {
   return new Promise((resolve, reject) => {
-    if (signal?.aborted) reject(new DOMException("stopped", "AbortError"));
-    const timer = setTimeout(resolve, ms);
-    signal?.addEventListener("abort", () => {
+    const stop = () => {
       clearTimeout(timer);
       reject(new DOMException("stopped", "AbortError"));
-    }, { once: true });
+    };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener("abort", stop); // the Live page pauses ten times a second for hours
+      resolve();
+    }, ms);
+    if (signal?.aborted) stop();
+    else signal?.addEventListener("abort", stop, { once: true });
   });
 }
 

@@ -52,14 +52,24 @@ async function show(page, rest, signal, moveFocus) {
   }
   const root = h("div", { class: "page", data: { page: page.id } });
   swap(main, root);
+  let heading = null;
+  const focus = () => {
+    const now = root.querySelector("h1");
+    if (!moveFocus || signal.aborted || !now || now === heading) return;
+    if (heading && document.activeElement !== document.body) return; // drawn anew, but somebody went on from it
+    heading = now;
+    now.focus();
+  };
   try {
-    await page.show(root, { rest, signal });
+    const drawn = page.show(root, { rest, signal });
+    focus(); // what people do while the rest is loading must not be torn away from them
+    await drawn;
   } catch (error) {
     if (error.name === "AbortError" || signal.aborted) return;
     swap(root, h("h1", { tabindex: -1 }, page.title), problem(error));
     if (!(error instanceof ApiError)) console.error(error);
   }
-  if (moveFocus && !signal.aborted) root.querySelector("h1")?.focus();
+  focus();
 }
 
 function foot() {

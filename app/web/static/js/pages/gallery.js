@@ -2,7 +2,7 @@
 import { h, swap } from "../dom.js";
 import { icon } from "../icons.js";
 import { go, link } from "../router.js";
-import { chooseGallery, gallery, readGallery } from "../state.js";
+import { chooseGallery, galleries, gallery, readGallery } from "../state.js";
 import { count, date, policy, similarity } from "../text.js";
 import { head } from "../ui/head.js";
 import { galleryPicker } from "../ui/picker.js";
@@ -22,15 +22,16 @@ const PARTS = [
 ];
 
 async function show(root, { rest, signal }) {
-  const [id, name = "people", inner] = rest;
-  if (id && id !== gallery()) chooseGallery(id);
+  const [asked, name = "people", inner] = rest;
+  const id = asked ?? (await chosen(name, signal));
+  if (id !== gallery()) chooseGallery(id);
 
   const facts = h("dl", { class: "counts" });
   const body = h("div", { class: "stack" });
   const picker = galleryPicker({
     signal,
     onchange: (found) => {
-      if (found && (found.id !== id || !id)) go("gallery", found.id, name === "people" ? "people" : name);
+      if (found && found.id !== id) go("gallery", found.id, name);
     },
   });
   swap(root,
@@ -38,11 +39,11 @@ async function show(root, { rest, signal }) {
       h("button", { class: "button", type: "button", onclick: () => makeGallery().then((made) => made && go("gallery", made.id)) }, icon("plus"), "New gallery")),
     facts,
     h("nav", { class: "tabs", "aria-label": "Parts of the gallery" }, PARTS.map(([key, title]) =>
-      h("a", { href: link("gallery", id ?? gallery(), key), "aria-current": key === name ? "page" : null }, title))),
+      h("a", { href: link("gallery", id, key), "aria-current": key === name ? "page" : null }, title))),
     body);
 
   await picker.fill();
-  if (!id || signal.aborted) return;
+  if (signal.aborted || gallery() !== id) return; // it is gone, and the picker went on to another
 
   const refresh = async () => {
     const now = await readGallery(id, signal);
@@ -57,6 +58,13 @@ async function show(root, { rest, signal }) {
   const part = PARTS.find(([key]) => key === name)?.[2] ?? peoplePart;
   const build = name === "people" && inner ? personPart : part;
   await build(body, { gallery: now, identity: inner, refresh, signal, refill: () => picker.fill() });
+}
+
+/** The gallery of an address that names none, which it does from now on: what is drawn then is not drawn again. */
+async function chosen(name, signal) {
+  await galleries(signal);
+  history.replaceState(null, "", link("gallery", gallery(), name));
+  return gallery();
 }
 
 const fact = (name, value, more) => h("div", { class: "count" }, h("dt", {}, name), h("dd", {}, value, more ? h("small", {}, more) : null));

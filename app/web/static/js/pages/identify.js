@@ -21,8 +21,9 @@ async function show(root, { signal }) {
   let file = null;
   let shown = null;
   let running = null;
+  let searched = null; // the gallery that was asked last
 
-  const picker = galleryPicker({ signal, onchange: () => file && run() });
+  const picker = galleryPicker({ signal, onchange: () => file && gallery() !== searched && run() });
   const options = optionsForm(() => file && run());
   const left = h("div", { class: "stack" });
   const right = h("section", { class: "stack", "aria-label": "Faces" });
@@ -49,6 +50,7 @@ async function show(root, { signal }) {
   async function run() {
     running?.abort();
     running = new AbortController();
+    searched = gallery();
     const stop = AbortSignal.any([signal, running.signal]);
     shown?.dispose();
     shown = stage(file, { onpick: (index, hover) => light(index, hover) });
@@ -57,7 +59,7 @@ async function show(root, { signal }) {
     swap(right, loading("Looking for faces…"));
     summary.textContent = "";
     try {
-      const answer = await call("POST", at.identify(gallery()), { form: formOf("image", file, options.values()), signal: stop, patience: 3 });
+      const answer = await call("POST", at.identify(searched), { form: formOf("image", file, options.values()), signal: stop, patience: 3 });
       await shown.loaded;
       draw(answer);
     } catch (error) {

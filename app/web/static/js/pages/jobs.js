@@ -1,5 +1,5 @@
 // Jobs: everything that takes a while, newest first.
-import { call, pause } from "../api.js";
+import { ApiError, call, pause } from "../api.js";
 import { h, swap } from "../dom.js";
 import { icon } from "../icons.js";
 import { FINAL, jobAt } from "../jobs.js";
@@ -7,7 +7,7 @@ import { link } from "../router.js";
 import { date } from "../text.js";
 import { ask } from "../ui/dialog.js";
 import { head } from "../ui/head.js";
-import { jobBadge, jobProgress } from "../ui/job.js";
+import { jobBadge, jobProgress, kindOf } from "../ui/job.js";
 import { empty, loading, problem } from "../ui/problem.js";
 import { toast } from "../ui/toast.js";
 
@@ -16,9 +16,22 @@ export const page = { id: "jobs", title: "Jobs", needs: ["GET /v1/jobs", "DELETE
 async function show(root, { signal }) {
   const box = h("div", { class: "card" }, loading());
   swap(root, head("Jobs", "Work that takes a while. It goes on when this page is closed, and after a restart of the service."), box);
+  const list = h("ul", { class: "files", "aria-label": "Jobs, newest first" });
+  const rows = new Map(); // job id → its row; kept from look to look, so that nothing is exchanged under a finger
   const look = async () => {
     const { items } = await call("GET", "/v1/jobs", { signal });
-    draw(box, items, look);
+    for (const job of items) {
+      if (!rows.has(job.id)) rows.set(job.id, row(look));
+      rows.get(job.id).draw(job);
+    }
+    const wanted = items.map((job) => rows.get(job.id).element);
+    if (wanted.length !== list.childElementCount || wanted.some((element, n) => list.children[n] !== element)) {
+      const focused = document.activeElement;
+      swap(list, wanted);
+      if (list.contains(focused)) focused.focus();
+    }
+    if (!items.length) swap(box, empty("jobs", "No jobs yet", h("span", {}, "A video that is analyzed becomes one.")));
+    else if (!box.contains(list)) swap(box, list);
     return items;
   };
   follow(look, box, signal);
@@ -44,25 +57,35 @@ async function follow(look, box, signal) {
   }
 }
 
-function draw(box, jobs, look) {
-  const focused = document.activeElement?.dataset?.job;
-  swap(box, jobs.length ? h("ul", { class: "files", "aria-label": "Jobs, newest first" }, jobs.map((job) => row(job, look)))
-    : empty("jobs", "No jobs yet", h("span", {}, "A video that is analyzed becomes one.")));
-  if (focused) box.querySelector(`button[data-job="${CSS.escape(focused)}"]`)?.focus();
-}
-
-function row(job, look) {
-  const over = FINAL.has(job.state);
-  const name = job.kind === "video" ? h("a", { class: "break", href: link("video", job.id) }, job.name) : h("strong", {}, job.name);
-  return h("li", {}, jobBadge(job),
-    h("div", { class: "what" }, name,
-      h("span", { class: "small muted" }, job.kind, " · ", date(job.created_at), job.attempts > 1 ? ` · begun ${job.attempts} times` : ""),
-      job.error ? h("span", { class: "small" }, job.error.detail) : null,
-      jobProgress(job)),
-    h("button", {
-      class: "button small", type: "button", data: { job: job.id }, "aria-label": `${over ? "Delete" : "Cancel"} ${job.name}`,
-      onclick: () => endJob(job, look),
-    }, icon(over ? "trash" : "stop"), over ? "Delete" : "Cancel"));
+function row(look) {
+  let shown = null;
+  let job = null;
+  const state = h("span");
+  const what = h("div", { class: "what" });
+  const more = h("div", { class: "stack tight" });
+  const end = h("button", { class: "button small", type: "button", onclick: () => endJob(job, look) });
+  return {
+    element: h("li", {}, state, what, end),
+    draw(now) {
+      const text = JSON.stringify(now);
+      if (text === shown) return;
+      const over = FINAL.has(now.state);
+      if (job === null) {
+        swap(what, now.kind === "video" ? h("a", { class: "break", href: link("video", now.id) }, now.name) : h("strong", { class: "break" }, now.name), more);
+      }
+      if (job === null || over !== FINAL.has(job.state)) {
+        swap(end, icon(over ? "trash" : "stop"), over ? "Delete" : "Cancel");
+        end.setAttribute("aria-label", `${over ? "Delete" : "Cancel"} ${now.name}`);
+      }
+      shown = text;
+      job = now;
+      swap(state, jobBadge(job));
+      swap(more,
+        h("span", { class: "small muted" }, kindOf(job), " · ", date(job.created_at), job.attempts > 1 ? ` · begun ${job.attempts} times` : ""),
+        job.error ? h("span", { class: "small" }, job.error.detail) : null,
+        jobProgress(job));
+    },
+  };
 }
 
 /** Cancel a job that runs, or delete one that is over, after asking. */
@@ -73,7 +96,13 @@ export async function endJob(job, after) {
     action: over ? "Delete" : "Cancel the job",
     danger: true,
     body: h("p", { class: "break" }, over ? `“${job.name}” and all its results are removed for good.` : `“${job.name}” stops, and what it made so far is removed.`),
-    work: () => call("DELETE", jobAt(job.id)),
+    work: async () => {
+      const now = await call("GET", jobAt(job.id));
+      if (!over && FINAL.has(now.state)) {
+        throw new ApiError({ title: "The job is over meanwhile", detail: `It has ${now.state}; its results are kept. Delete it if they are not wanted.` });
+      }
+      return call("DELETE", jobAt(job.id));
+    },
   });
   if (!receipt) return;
   toast(receipt.deleted ? "The job and its results are deleted." : "The job is ending.");

@@ -16,6 +16,8 @@ import { empty, problem } from "../ui/problem.js";
 
 export const page = { id: "live", title: "Live", needs: ["POST /v1/galleries/{}/identify"], show };
 
+const FIRST_WAIT_MS = 500; // before a broken connection is made again; doubled each time
+const LONGEST_WAIT_MS = 10_000;
 const REST_MS = 60; // between two pictures, so that one open page does not fill the service's queue
 
 async function show(root, { signal }) {
@@ -54,8 +56,9 @@ async function show(root, { signal }) {
       video.srcObject = stream;
       swap(place, h("div", { class: "stage-inner" }, video, overlay));
       await video.play();
+      while (!video.videoWidth) await pause(50, until); // some cameras play before they show anything
       forget();
-      await look(until);
+      await follow(until);
     } catch (error) {
       if (error.name !== "AbortError") swap(place, problem(error));
     } finally {
@@ -69,7 +72,24 @@ async function show(root, { signal }) {
     }
   }
 
-  async function look(until) {
+  /** Look until it is stopped: on in another gallery when one was chosen, and again when the connection broke. */
+  async function follow(until) {
+    for (let wait = FIRST_WAIT_MS; !until.aborted; ) {
+      try {
+        await look(until, () => {
+          wait = FIRST_WAIT_MS;
+        });
+      } catch (error) {
+        if (error.code !== "closed" || until.aborted) throw error;
+        swap(overlay);
+        facts.textContent = `${error.message}: ${error.detail} Connecting again…`;
+        await pause(wait, until);
+        wait = Math.min(wait * 2, LONGEST_WAIT_MS);
+      }
+    }
+  }
+
+  async function look(until, onanswer) {
     const chosen = gallery();
     const stream = await openStream(chosen, until);
     const ask = stream
@@ -81,6 +101,7 @@ async function show(root, { signal }) {
         const begun = performance.now();
         const answer = await ask(await snapshot(video, "frame.jpg", Number(width.value), 0.85));
         if (until.aborted) return;
+        onanswer();
         const took = performance.now() - begun;
         if (!answer.error) {
           drawFaces(overlay, answer.faces, answer.image, video.clientWidth);
@@ -94,7 +115,6 @@ async function show(root, { signal }) {
     } finally {
       stream?.close();
     }
-    if (!until.aborted) await look(until); // another gallery was chosen
   }
 
   function note(faces) {

@@ -121,7 +121,9 @@ function identityChooser(signal, onchange) {
   const search = h("input", { type: "search", name: "search", placeholder: "Part of a name", autocomplete: "off" });
   const note = h("p", { class: "small muted", role: "status" });
   const look = async () => {
-    const answer = await call("GET", url(at.identities(gallery()), { name: search.value.trim(), limit: 50 }), { signal });
+    const [where, name] = [gallery(), search.value.trim()];
+    const answer = await call("GET", url(at.identities(where), { name, limit: 50 }), { signal });
+    if (where !== gallery() || name !== search.value.trim()) return; // an older search that came late
     const before = select.value;
     found = answer.items;
     swap(select, found.map((each) => h("option", { value: each.id }, `${called(each)} (${plural(each.faces, "face")})`)));

@@ -7,6 +7,13 @@ const KINDS = { queued: "unknown", running: "busy", succeeded: "match", failed: 
 export const jobBadge = (job) => badge(KINDS[job.state] === "unknown" ? "" : KINDS[job.state], job.state);
 
 const STAGES = { analyze: "Looking for faces", render: "Drawing the video" };
+const NAMES = { video: "video", import: "import", export: "export", evaluation: "evaluation", reembed: "re-embedding", reembedding: "re-embedding" };
+
+const words = (code) => code.replaceAll(/[_-]+/g, " ");
+const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+/** The kind of a job in words, also of one that the console does not know. */
+export const kindOf = (job) => NAMES[job.kind] ?? words(job.kind);
 
 /** Stage, bar, rate and time to the end of a running job; nothing for others. */
 export function jobProgress(job) {
@@ -15,13 +22,13 @@ export function jobProgress(job) {
   if (job.state !== "running") return null;
   if (!now) return h("p", { class: "small muted" }, "Starting…");
   const share = now.total ? now.done / now.total : null;
-  const words = [
-    STAGES[now.stage] ?? now.stage,
+  const said = [
+    STAGES[now.stage] ?? sentence(words(now.stage)),
     now.total ? `${count(now.done)} of ${count(now.total)}` : count(now.done),
     now.rate ? `${now.rate.toFixed(1)} a second` : null,
     now.eta_seconds === null ? null : `${clock(now.eta_seconds)} to go`,
   ].filter(Boolean);
   return h("div", { class: "stack tight" },
-    h("progress", share === null ? { "aria-label": words[0] } : { "aria-label": words[0], max: 1, value: String(share) }),
-    h("p", { class: "small muted num" }, words.join(" · ")));
+    h("progress", share === null ? { "aria-label": said[0] } : { "aria-label": said[0], max: 1, value: String(share) }),
+    h("p", { class: "small muted num" }, said.join(" · ")));
 }

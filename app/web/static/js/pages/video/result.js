@@ -25,14 +25,18 @@ export async function showVideo(root, id, signal) {
   const tools = h("div", { class: "row" });
   swap(root, head("Video", job.name, tools), back, h("div", { class: "card" }, state, progress), result);
 
+  let ending = null;
   const draw = (now) => {
     swap(state, jobBadge(now), h("span", { class: "muted small" }, `gallery ${now.params.gallery} · ${now.params.mode === "tracks" ? "tracks" : "per frame"}`));
     swap(progress, jobProgress(now) ?? (now.error ? problem({ ...now.error, title: "The analysis failed", message: "The analysis failed" }) : null));
     progress.hidden = !progress.childElementCount;
+    const over = FINAL.has(now.state);
+    if (over === ending) return; // a button that is being pressed must not be exchanged
+    ending = over;
     swap(tools, h("button", {
       class: "button danger", type: "button",
       onclick: () => endJob(now, (receipt) => receipt.deleted && go("video")),
-    }, icon(FINAL.has(now.state) ? "trash" : "stop"), FINAL.has(now.state) ? "Delete" : "Cancel"));
+    }, icon(over ? "trash" : "stop"), over ? "Delete" : "Cancel"));
   };
   draw(job);
   const finish = (over) => over?.state === "succeeded" && showResult(result, over, signal).catch((error) => {
