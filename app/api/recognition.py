@@ -18,7 +18,6 @@ from app.api.problems import Problem
 from app.gallery.calibration import verification_threshold
 from app.gallery.service import GalleryService
 from app.gallery.types import Decision, Enrolled, Identity, Margins, NewFace, Threshold
-from app.gallery.writes import Keyed
 from app.gate import gate
 from app.pipeline.batcher import MicroBatcher
 from app.pipeline.decode import decode
@@ -288,46 +287,40 @@ class Recognition:
         options: s.EnrollOptions,
         request_id: str,
         timings: Timings,
-        keyed: Keyed[s.EnrollAnswer] | None = None,
     ) -> s.EnrollAnswer:
-        """Store prepared faces. keyed: the request's Idempotency-Key. Raises GalleryError."""
+        """Store prepared faces. Raises GalleryError."""
         faces, rejected = prepared
 
-        def shown(enrolled: Enrolled) -> s.EnrollAnswer:
-            ids = sorted({duplicate.identity_id for duplicate in enrolled.duplicates})
-            known = self._gallery.identities(gallery_id, ids)
-            return s.EnrollAnswer(
-                request_id=request_id,
-                timings_ms=_rounded(timings),
-                model=self.model,
-                revision=enrolled.revision,
-                faces=[views.stored_face(face) for face in enrolled.faces],
-                rejected=rejected,
-                duplicates=[
-                    s.Duplicate(
-                        identity=views.identity_ref(duplicate.identity_id, known),
-                        face_id=duplicate.face_id,
-                        similarity=round(float(duplicate.similarity), 6),
-                    )
-                    for duplicate in enrolled.duplicates
-                ],
-            )
-
-        def store() -> Enrolled:
-            return self._gallery.enroll(
+        def store() -> tuple[Enrolled, dict[str, Identity]]:
+            enrolled = self._gallery.enroll(
                 gallery_id,
                 identity_id,
                 faces,
                 create=options.create,
                 name=options.name,
                 strict=options.duplicates == "refuse",
-                keyed=keyed
-                and Keyed(keyed.key, keyed.fingerprint, lambda enrolled: keyed.render(shown(enrolled))),
             )
+            ids = sorted({duplicate.identity_id for duplicate in enrolled.duplicates})
+            return enrolled, self._gallery.identities(gallery_id, ids)
 
-        enrolled = await self._timed(store, timings, stage="store")
+        enrolled, known = await self._timed(store, timings, stage="store")
         self._metrics.enrolled.inc(len(enrolled.faces))
-        return await self._in_thread(lambda: shown(enrolled))
+        return s.EnrollAnswer(
+            request_id=request_id,
+            timings_ms=_rounded(timings),
+            model=self.model,
+            revision=enrolled.revision,
+            faces=[views.stored_face(face) for face in enrolled.faces],
+            rejected=rejected,
+            duplicates=[
+                s.Duplicate(
+                    identity=views.identity_ref(duplicate.identity_id, known),
+                    face_id=duplicate.face_id,
+                    similarity=round(float(duplicate.similarity), 6),
+                )
+                for duplicate in enrolled.duplicates
+            ],
+        )
 
     async def _one_face(
         self,

@@ -22,8 +22,6 @@ from app.api.parts import (
     problems,
 )
 from app.gallery.errors import NotFoundError
-from app.gallery.types import DeleteReceipt
-from app.gallery.writes import Keyed
 
 router = APIRouter(prefix="/v1/galleries/{gallery}/identities/{identity}/faces", tags=["faces of identities"])
 
@@ -69,7 +67,7 @@ async def enroll(
     )
     recognition = parts.recognition
 
-    async def write(keyed: Keyed[s.EnrollAnswer] | None) -> s.EnrollAnswer:
+    async def write() -> s.EnrollAnswer:
         await anyio.to_thread.run_sync(known)
         prepared = await until_gone(
             context.request,
@@ -81,7 +79,7 @@ async def enroll(
             ),
         )
         return await recognition.enroll(
-            gallery, identity, prepared, body.options, context.id, context.timings, keyed
+            gallery, identity, prepared, body.options, context.id, context.timings
         )
 
     def known() -> None:
@@ -92,7 +90,7 @@ async def enroll(
             if error.code != "identity_not_found" or not body.options.create:
                 raise
 
-    return await once.stored(body.digest(), write, lambda shown: shown, 201)
+    return await once(body.digest(), write, 201)
 
 
 @router.get("/{face}", summary="Show a face", responses=problems(404, 422))
@@ -109,7 +107,7 @@ async def delete_face(
 ) -> Response:
     """Removes a face from the database, the index and the snapshot."""
 
-    def delete(keyed: Keyed[DeleteReceipt] | None) -> DeleteReceipt:
-        return parts.gallery.delete_face(gallery, identity, face, keyed=keyed)
+    def delete() -> s.Receipt:
+        return views.receipt(parts.gallery.delete_face(gallery, identity, face))
 
-    return await once.stored(b"", partial(anyio.to_thread.run_sync, delete), views.receipt)
+    return await once(b"", partial(anyio.to_thread.run_sync, delete))
