@@ -27,7 +27,7 @@ class DataConfig:
     __pydantic_config__ = _STRICT
 
     store: str = "runs/store"
-    template: Literal["112x96", "112x112"] = "112x96"
+    template: Literal["112x96", "112x112", "150x150"] = "112x96"
     input_pool: int = 1
     group_weights: dict[str, float] = field(default_factory=dict)
     min_images_per_class: int = 5
@@ -87,12 +87,15 @@ class DistillConfig:
 
     weight: of the regression 1 − cosine + ½ squared error of a linear map of the embedding to the descriptor.
     relation: of the mean squared difference between the student's and the teacher's cosines in a batch.
+    center: share of their mean that is subtracted from the descriptors first. All of it (1) spreads strangers
+        around a cosine of 0.
     """
 
     __pydantic_config__ = _STRICT
 
     weight: float = 0.0
     relation: float = 0.0
+    center: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

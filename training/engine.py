@@ -68,7 +68,7 @@ def train(
 
 
 def _set_up(config: Config, folder: Path, resume: bool) -> Run:
-    store = open_store(Path(config.data.store))
+    store = open_store(Path(config.data.store), config.distill.center)
     out = held_out(store.identity, config.data.holdout_percent)
     labels, classes = class_labels(store.identity, ~out, config.data.min_images_per_class)
     _check_data(config, store, classes)

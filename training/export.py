@@ -18,13 +18,12 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from app.pipeline.manifest import Calibration, Manifest, Metric, save_manifest
 from training import checkpoint
 from training.config import Config
-from training.data.augment import SIZES
+from training.data.augment import VIEWS, view_size
 from training.errors import TrainingError
 from training.objective import Objective
 
 OPSET = 18
 PARITY_LIMIT = 1e-4
-TEMPLATES = {"112x96": "sphereface-112x96", "112x112": "arcface-112x112"}
 LICENSE = "research use only"
 
 
@@ -128,7 +127,7 @@ def network_of(state: checkpoint.State) -> tuple[Deployed, tuple[int, int]]:
         raise TrainingError(
             f"the checkpoint does not fit its own recipe: {', '.join((lacking + unexpected)[:3])}"
         )
-    return Deployed(objective.backbone, config.data.input_pool).eval(), SIZES[config.data.template]
+    return Deployed(objective.backbone, config.data.input_pool).eval(), view_size(config.data.template, 1)
 
 
 def export(
@@ -148,7 +147,7 @@ def export(
     """
     network, size = network_of(state)
     folded = fold_batch_norm(network)
-    template = TEMPLATES[state.config.data.template]
+    template = VIEWS[state.config.data.template]
     metadata = {
         "mean": "127.5",
         "scale": "1/128",

@@ -1,6 +1,6 @@
 """dlib's 29-convolution network as the start of a fine-tuning run."""
 
-from typing import Self
+from typing import Final, Self
 
 import torch
 from torch import Tensor, nn
@@ -8,23 +8,33 @@ from torch import Tensor, nn
 from training.dlib.network import DlibNet
 from training.dlib.weights import EMBEDDING, SCALE
 
+CENTERED: Final = 0.65
+"""Share of the mean descriptor that is subtracted. None of it leaves the cosines of strangers near 0.9, where
+a margin has no room; all of it costs accuracy (docs/experiments.md)."""
+
+_GAIN: Final = 10.0
+"""Brings embeddings to the length that A-Softmax, whose logits are ‖x‖·cosθ, starts well with."""
+
+_MOMENTUM: Final = 0.02
+
 
 class DlibBackbone(nn.Module):
-    """King's network (dlib.net, 2017) from our pixels to a centered embedding.
+    """King's network (dlib.net, 2017) from our pixels to an embedding for cosines.
 
-    Input: (N, 3, H, W) float32, (p − 127.5)/128, RGB, ArcFace-aligned. The 112×112 template shows nearly the
-    field of dlib's 150×150 chip at 0.73 of its scale; the network ends in a global mean, so it takes either.
-    Output: (N, 128), each component of zero mean and unit variance over the training faces, which makes the
-    cosine of dlib's Euclidean descriptor a metric to train margins on.
+    Input: (N, 3, 150, 150) float32, (p − 127.5)/128, RGB, aligned as dlib's chips are; other sizes work
+    too, as the network ends in a global mean. Output: (N, 128), dlib's descriptor less a share of its mean.
     """
 
     shift: Tensor
+    mean: Tensor
+    seen: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.network = DlibNet()
-        self.norm = nn.BatchNorm1d(EMBEDDING, affine=False)
         self.register_buffer("shift", torch.zeros(3, 1, 1))
+        self.register_buffer("mean", torch.zeros(EMBEDDING))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
     @classmethod
     def pretrained(cls) -> Self:
@@ -36,5 +46,10 @@ class DlibBackbone(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(N, 3, H, W) to (N, 128)."""
-        described: Tensor = self.norm(self.network(pixels * (128 * SCALE) + self.shift))
-        return described
+        described: Tensor = self.network(pixels * (128 * SCALE) + self.shift)
+        if self.training:
+            with torch.no_grad():
+                self.mean.lerp_(described.float().mean(dim=0), _MOMENTUM if self.seen > 0 else 1.0)
+                self.seen += 1
+        # A copy: the buffer changes in place before this step's gradient is taken.
+        return _GAIN * (described - CENTERED * self.mean.clone())

@@ -4,30 +4,41 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from app.pipeline.align import TEMPLATES, similarity_transforms
 from training.config import AugmentConfig
-from training.data.store import BORDER, CANVAS
+from training.data.store import CANVAS
 
-SIZES: dict[str, tuple[int, int]] = {"112x96": (112, 96), "112x112": (112, 112)}
-"""(H, W) of the network's view, centred on the 128×128 canvas."""
+VIEWS: dict[str, str] = {
+    "112x96": "sphereface-112x96",
+    "112x112": "arcface-112x112",
+    "150x150": "dlib-150x150",
+}
+"""What a network may see of the canvas, by the template that the service aligns to for it."""
 
 
 def view_size(template: str, pool: int) -> tuple[int, int]:
     """(H, W) in pixels of what the network sees."""
-    height, width = SIZES[template]
-    return height // pool, width // pool
+    full = TEMPLATES[VIEWS[template]]
+    return full.height // pool, full.width // pool
+
+
+def to_canvas(template: str, pool: int = 1) -> NDArray[np.float64]:
+    """(2, 3) matrix from the pixels of a view, each `pool` by `pool` of the template's, to the canvas'."""
+    canvas, view = TEMPLATES["canvas-128x128"].array, TEMPLATES[VIEWS[template]].array
+    onto_view = similarity_transforms(canvas[None], view)[0]
+    matrix = np.linalg.inv(np.vstack([onto_view, [0, 0, 1]]))[:2]
+    center_of_first = np.array([[pool, 0, (pool - 1) / 2], [0, pool, (pool - 1) / 2], [0, 0, 1]])
+    return matrix @ center_of_first
 
 
 def center_view(canvases: NDArray[np.uint8], template: str, pool: int = 1) -> NDArray[np.uint8]:
     """(N, 128, 128, 3) canvases to (N, H, W, 3) crops without augmentation, 2×2-averaged when pool is 2."""
-    height, width = SIZES[template]
-    top, left = BORDER, (CANVAS - width) // 2
-    view = canvases[:, top : top + height, left : left + width]
-    if pool == 1:
-        return np.ascontiguousarray(view)
-    n = len(view)
-    means = view.reshape(n, height // pool, pool, width // pool, pool, 3).astype(np.float32).mean(axis=(2, 4))
-    rounded: NDArray[np.uint8] = np.rint(means).astype(np.uint8)
-    return rounded
+    height, width = view_size(template, pool)
+    matrix = to_canvas(template, pool)
+    out = np.empty((len(canvases), height, width, 3), np.uint8)
+    for canvas, target in zip(canvases, out, strict=True):
+        _sample(canvas, matrix, target)
+    return out
 
 
 def augment(
@@ -35,41 +46,36 @@ def augment(
 ) -> NDArray[np.uint8]:
     """(N, 128, 128, 3) canvases to (N, H, W, 3) augmented uint8 views. All randomness comes from `rng`."""
     height, width = view_size(template, pool)
+    matrix = to_canvas(template, pool)
     out = np.empty((len(canvases), height, width, 3), np.uint8)
     draws = rng.random((len(canvases), 16))
     for canvas, u, target in zip(canvases, draws, out, strict=True):
-        target[:] = _photometric(_warp(canvas, u[:6], config, height, width, pool), u[6:], config)
+        _sample(canvas, _jittered(matrix, u[:6], config), target)
+        target[:] = _photometric(target, u[6:], config)
     return out
 
 
-def _warp(
-    canvas: NDArray[np.uint8],
-    u: NDArray[np.float64],
-    config: AugmentConfig,
-    height: int,
-    width: int,
-    pool: int,
-) -> NDArray[np.uint8]:
-    """Flip, scale, rotate and shift about the canvas centre and sample on the output grid in one go."""
+def _jittered(
+    matrix: NDArray[np.float64], u: NDArray[np.float64], config: AugmentConfig
+) -> NDArray[np.float64]:
+    """`matrix` followed by a flip, a scale, a rotation about the canvas center and a shift."""
     sx, sy, zoom, angle = 2 * u[:4] - 1
-    step = pool * (1 + config.scale * zoom)
+    scale = 1 + config.scale * zoom
     radians = np.deg2rad(config.rotation_degrees * angle)
-    cos, sin = step * np.cos(radians), step * np.sin(radians)
     mirror = -1.0 if config.flip and u[4] < 0.5 else 1.0
+    cos, sin = scale * np.cos(radians), scale * np.sin(radians)
+    turn = np.array([[mirror * cos, -sin], [mirror * sin, cos]])
     center = (CANVAS - 1) / 2
-    cx, cy = (width - 1) / 2, (height - 1) / 2
-    a, b, c, d = mirror * cos, -mirror * sin, sin, cos
-    matrix = np.array(
-        [
-            [a, b, center + config.shift * sx - a * cx - b * cy],
-            [c, d, center + config.shift * sy - c * cx - d * cy],
-        ]
-    )
+    moved = turn @ matrix
+    moved[:, 2] += center - turn @ (center, center) + (config.shift * sx, config.shift * sy)
+    return moved
+
+
+def _sample(canvas: NDArray[np.uint8], matrix: NDArray[np.float64], target: NDArray[np.uint8]) -> None:
+    """Fill `target` (H, W, 3) with the canvas at `matrix` times each of its pixels."""
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    warped: NDArray[np.uint8] = cv2.warpAffine(  # type: ignore[assignment]
-        canvas, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE
-    )
-    return warped
+    size = (target.shape[1], target.shape[0])
+    cv2.warpAffine(canvas, matrix, size, dst=target, flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _photometric(face: NDArray[np.uint8], u: NDArray[np.float64], config: AugmentConfig) -> NDArray[np.uint8]:

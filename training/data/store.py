@@ -21,8 +21,8 @@ BORDER = 8
 @dataclass(frozen=True, slots=True, eq=False)
 class FaceStore:
     """images: (N, 128, 128, 3) uint8, memory-mapped. name: (N,) `GROUP/IDENTITY/FILE`. identity: (N,)
-    int64, −1 where unknown. teacher: (N, D) float32 descriptors, mean-centred and scaled to a mean length
-    of 1, or None."""
+    int64, −1 where unknown. teacher: (N, D) float32 descriptors, mean-centred as asked for and scaled to a
+    mean length of 1, or None."""
 
     images: NDArray[np.uint8]
     name: NDArray[np.str_]
@@ -35,8 +35,11 @@ class FaceStore:
         return np.array([name.split("/", 1)[0] for name in self.name])
 
 
-def open_store(folder: Path) -> FaceStore:
-    """Map a store made by `prepare`. Raises TrainingError when it is absent or unfinished."""
+def open_store(folder: Path, center: float = 1.0) -> FaceStore:
+    """Map a store made by `prepare`. center: share of the teacher's mean to subtract.
+
+    Raises TrainingError when it is absent or unfinished.
+    """
     try:
         meta = np.load(folder / "meta.npz", allow_pickle=False)
         images = np.load(folder / "images.npy", mmap_mode="r")
@@ -52,14 +55,14 @@ def open_store(folder: Path) -> FaceStore:
         )
     teacher = None
     if (folder / "teacher.npy").exists():
-        teacher = center_descriptors(np.load(folder / "teacher.npy").astype(np.float32))
+        teacher = center_descriptors(np.load(folder / "teacher.npy").astype(np.float32), center)
     return FaceStore(images, names, identity, teacher)
 
 
-def center_descriptors(descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Subtract the mean and scale to a mean length of 1, so that cosines and squared errors mean
+def center_descriptors(descriptors: NDArray[np.float32], share: float = 1.0) -> NDArray[np.float32]:
+    """Subtract `share` of the mean and scale to a mean length of 1, so that cosines and squared errors mean
     something."""
-    centred = descriptors - descriptors.mean(axis=0, keepdims=True)
+    centred = descriptors - share * descriptors.mean(axis=0, keepdims=True)
     scaled: NDArray[np.float32] = centred / np.linalg.norm(centred, axis=1).mean()
     return scaled
 

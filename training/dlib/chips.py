@@ -2,11 +2,11 @@
 
 from typing import Final
 
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from app.pipeline.align import TEMPLATES, similarity_transforms
+from training.data.augment import center_view
 from training.data.store import FaceStore
 from training.errors import TrainingError
 
@@ -34,10 +34,4 @@ def sample_chips(store: FaceStore) -> NDArray[np.uint8]:
         raise TrainingError(
             f"a calibration needs faces of {_LEAST_IDENTITIES} identities or more, the store has {len(rows)}"
         )
-    matrix = chip_transform(TEMPLATES["canvas-128x128"].array)
-    template = TEMPLATES[TEMPLATE]
-    size = (template.width, template.height)
-    chips = np.empty((len(rows), template.height, template.width, 3), dtype=np.uint8)
-    for chip, row in zip(chips, np.sort(rows), strict=True):
-        cv2.warpAffine(store.images[row], matrix, size, dst=chip, flags=cv2.INTER_LINEAR)
-    return chips
+    return center_view(store.images[np.sort(rows)], "150x150")

@@ -21,7 +21,7 @@ from app.pipeline.manifest import Metric, load_manifest, read_model
 from training import calibrate
 from training import card as cards
 from training import checkpoint as checkpoints
-from training.data.augment import center_view
+from training.data.augment import VIEWS, center_view
 from training.data.store import held_out, open_store
 from training.errors import TrainingError
 from training.evaluation import lfw
@@ -246,7 +246,7 @@ def _held_out_embeddings(
     if not len(rows):
         raise TrainingError(f"{store_folder} has no held-out identities at {percent} %")
     embedder = OnnxEmbedder.load(folder)
-    view = "112x96" if embedder.manifest.input[3] == 96 else "112x112"
+    view = next(view for view, template in VIEWS.items() if template == embedder.manifest.template)
     with console.status(f"embedding {len(rows)} held-out faces"):
         parts = [
             embedder.embed(center_view(np.asarray(store.images[rows[start : start + 256]]), view))

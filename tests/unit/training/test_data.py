@@ -7,18 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from app.pipeline.align import TEMPLATES
 from training.config import AugmentConfig, Config
-from training.data.augment import augment, center_view
+from training.data.augment import augment, center_view, view_size
 from training.data.loader import Batches, to_pixels
 from training.data.sampler import EpochSampler
-from training.data.store import class_labels, held_out, open_store
+from training.data.store import center_descriptors, class_labels, held_out, open_store
 from training.errors import TrainingError
 
 NONE = AugmentConfig(False, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("pool", [1, 2])
-@pytest.mark.parametrize("template", ["112x96", "112x112"])
+@pytest.mark.parametrize("template", ["112x96", "112x112", "150x150"])
 def test_without_augmentation_the_view_is_the_centre(template: str, pool: int) -> None:
     canvases = np.random.default_rng(0).integers(0, 256, (5, 128, 128, 3), dtype=np.uint8)
     made = augment(canvases, NONE, template, pool, np.random.default_rng(1))
@@ -29,6 +30,32 @@ def test_the_view_is_where_the_data_says() -> None:
     canvas = np.arange(128 * 128 * 3, dtype=np.uint32).reshape(1, 128, 128, 3).astype(np.uint8)
     assert np.array_equal(center_view(canvas, "112x96")[0], canvas[0, 8:120, 16:112])
     assert np.array_equal(center_view(canvas, "112x112")[0], canvas[0, 8:120, 8:120])
+
+
+def test_a_view_of_another_template_shows_the_landmarks_where_that_template_has_them() -> None:
+    points = TEMPLATES["canvas-128x128"].array.astype(np.float64)
+    y, x = np.mgrid[:128, :128]
+    canvas = np.zeros((1, 128, 128, 3), np.uint8)
+    for px, py in points:
+        blob = 255 * np.exp(-((x - px) ** 2 + (y - py) ** 2) / 8)
+        canvas[0] = np.maximum(canvas[0], blob.astype(np.uint8)[..., None])
+    view = center_view(canvas, "150x150")[0, ..., 0].astype(np.float64)
+    assert view.shape == view_size("150x150", 1) == (150, 150)
+    y, x = np.mgrid[:150, :150]
+    for px, py in TEMPLATES["dlib-150x150"].array:
+        weight = view * (np.hypot(x - px, y - py) < 9)
+        found = (weight * x).sum() / weight.sum(), (weight * y).sum() / weight.sum()
+        assert np.hypot(found[0] - px, found[1] - py) < 3  # the two templates have not quite the same shape
+
+
+def test_the_targets_lose_as_much_of_their_mean_as_asked() -> None:
+    descriptors = np.random.default_rng(0).normal(1, 0.3, (500, 8)).astype(np.float32)
+    for share in (0.0, 0.65, 1.0):
+        made = center_descriptors(descriptors, share)
+        assert np.linalg.norm(made, axis=1).mean() == pytest.approx(1, abs=1e-5)
+        expected = (1 - share) * descriptors.mean(axis=0)
+        expected /= np.linalg.norm(descriptors - share * descriptors.mean(axis=0), axis=1).mean()
+        assert made.mean(axis=0) == pytest.approx(expected, abs=1e-5)
 
 
 def test_flip_mirrors_about_the_centre() -> None:
