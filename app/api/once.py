@@ -5,7 +5,7 @@ import hashlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
 import anyio.to_thread
 from fastapi import Header
@@ -15,6 +15,10 @@ from starlette.responses import Response
 
 from app.api.problems import Problem
 from app.gallery.service import GalleryService
+from app.gallery.types import StoredAnswer
+from app.gallery.writes import Keyed
+
+T = TypeVar("T")
 
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 
@@ -63,23 +67,56 @@ class Once:
     async def __call__(
         self, content: bytes, write: Callable[[], Awaitable[BaseModel]], status: int = 200
     ) -> Response:
-        """The answer of `write`, which runs unless the key was seen. content: what else makes the request."""
+        """The answer of a write outside of the gallery, such as a job; it is stored after the write.
+
+        content: what, beside method and address, makes the request.
+        """
+        return await self.stored(content, lambda _: write(), lambda shown: shown, status)
+
+    async def stored(
+        self,
+        content: bytes,
+        write: Callable[[Keyed[T] | None], Awaitable[T]],
+        show: Callable[[T], BaseModel],
+        status: int = 200,
+    ) -> Response:
+        """The answer of a write to the gallery, which runs unless its key was seen.
+
+        The write stores what `show` makes of its result with its own rows, so that a process that dies before
+        it has answered repeats nothing. What is known only afterwards, such as the time it took, takes the
+        place of that answer then.
+        """
         if self._key is None:
-            return answer(await write(), status)
-        key = self._key
+            return answer(show(await write(None)), status)
+        key, kept = self._key, b""
         fingerprint = hashlib.sha256(self._target + b"\0" + content).hexdigest()
+
+        def render(result: T) -> StoredAnswer:
+            nonlocal kept
+            kept = _json(show(result))
+            return StoredAnswer(status, kept)
+
         async with self._locks.hold(key):
-            stored = await anyio.to_thread.run_sync(self._gallery.recall, key, fingerprint)
-            if stored is not None:
+            known = await anyio.to_thread.run_sync(self._gallery.recall, key, fingerprint)
+            if known is not None:
                 headers = {"Idempotent-Replayed": "true"}
-                return Response(stored.body, stored.status, headers, media_type="application/json")
-            response = answer(await write(), status)
-            await anyio.to_thread.run_sync(
-                self._gallery.remember, key, fingerprint, status, bytes(response.body)
-            )
-            return response
+                return Response(known.body, known.status, headers, media_type="application/json")
+            body = _json(show(await write(Keyed(key, fingerprint, render))))
+            if body != kept:
+                final = StoredAnswer(status, body)
+                await anyio.to_thread.run_sync(self._gallery.remember, key, fingerprint, final)
+            return Response(body, status, media_type="application/json")
+
+
+def threaded(write: Callable[[Keyed[T] | None], T]) -> Callable[[Keyed[T] | None], Awaitable[T]]:
+    """A write that blocks, for `Once.stored`: it runs in a worker thread."""
+    return lambda keyed: anyio.to_thread.run_sync(write, keyed)
 
 
 def answer(model: BaseModel, status: int = 200) -> Response:
     """A JSON response of a model; it was checked when it was made and is not checked again."""
-    return Response(model.model_dump_json(), status, media_type="application/json")
+    return Response(_json(model), status, media_type="application/json")
+
+
+def _json(model: BaseModel) -> bytes:
+    return model.model_dump_json().encode()

@@ -1,6 +1,7 @@
 """What the image routes ask for: see an image, then name, compare or enroll its faces."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -16,11 +17,13 @@ from app.api.body import Parsed, Upload
 from app.api.metrics import Metrics
 from app.api.problems import Problem
 from app.gallery.calibration import verification_threshold
+from app.gallery.errors import GalleryError
 from app.gallery.service import GalleryService
 from app.gallery.types import Decision, Enrolled, Identity, Margins, NewFace, Threshold
+from app.gallery.writes import Keyed
 from app.gate import gate
 from app.pipeline.batcher import MicroBatcher
-from app.pipeline.decode import decode
+from app.pipeline.decode import DecodedImage, decode
 from app.pipeline.errors import ImageError
 from app.pipeline.keep import pack
 from app.pipeline.pipeline import FacePipeline
@@ -30,6 +33,7 @@ from app.wiring import Engine, impostor_calibration
 
 T = TypeVar("T")
 Timings = dict[str, float]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +42,7 @@ class Seen:
 
     width, height: upright, in pixels. faces: largest first, in the same pixels. vectors: (N, D) float32, or
     None where no embedding was asked for. kept: of the first face, what a gallery that keeps crops stores.
+    image: the picture itself, where it was asked for.
     """
 
     width: int
@@ -45,6 +50,7 @@ class Seen:
     faces: tuple[Face, ...]
     vectors: FloatArray | None
     kept: bytes | None = None
+    image: DecodedImage | None = None
 
     @property
     def size(self) -> s.ImageSize:
@@ -83,8 +89,11 @@ class Recognition:
         *,
         embed: bool = True,
         keep: bool = False,
+        hold: bool = False,
     ) -> Seen:
         """Decode, detect and judge in a worker thread; embed with whatever other requests bring.
+
+        keep: pack the first face for a gallery that keeps crops. hold: answer the picture too.
 
         timings: milliseconds are added to `queue`, `decode`, `detect`, `embed`. Raises ImageError.
         """
@@ -109,7 +118,7 @@ class Recognition:
             }
             faces = tuple(each.face for each in analysis.faces)
             kept = pack(decoded, faces[0]) if keep and faces else None
-            seen = Seen(decoded.width, decoded.height, faces, None, kept)
+            seen = Seen(decoded.width, decoded.height, faces, None, kept, decoded if hold else None)
             return seen, np.stack(crops) if crops else np.empty((0, 1, 1, 3), np.uint8), took
 
         seen, crops, took = await anyio.to_thread.run_sync(look, limiter=self._slots)
@@ -153,8 +162,8 @@ class Recognition:
     ) -> s.IdentifyAnswer:
         """Who is on the image. Raises GalleryError."""
         options = body.options
-        await self._in_thread(lambda: self._gallery.get_gallery(gallery_id))  # a wrong id costs no detection
-        seen = await self.see(body.images[0], options, timings)
+        inbox = await self._in_thread(lambda: self._gallery.unknowns.rules(gallery_id))  # or no such gallery
+        seen = await self.see(body.images[0], options, timings, hold=inbox.keep)
         vectors = _vectors(seen)
         gated = [gate(face, options.quality) for face in seen.faces]
         kept = [i for i, reasons in enumerate(gated) if not reasons]
@@ -188,6 +197,8 @@ class Recognition:
         answered = [decision for decision in decisions if decision is not None]
         for decision in answered:
             self._metrics.decisions.labels(decision.outcome).inc()
+        if seen.image is not None:
+            await self._in_thread(lambda: self._keep_unknown(gallery_id, seen, answered, body.images[0].name))
         return s.IdentifyAnswer(
             request_id=request_id,
             timings_ms=_rounded(timings),
@@ -199,6 +210,29 @@ class Recognition:
                 for face, decision in zip(seen.faces, answered, strict=True)
             ],
         )
+
+    def _keep_unknown(
+        self, gallery_id: str, seen: Seen, decisions: Sequence[Decision], source: str | None
+    ) -> None:
+        """Put faces that nobody was named for into the gallery's inbox. Whoever asked gets the answer even
+        where that fails."""
+        assert seen.image is not None
+        faces = [
+            NewFace(
+                vector=vector,
+                contract=self.model.contract,
+                quality=face.quality.score if face.quality else 0.0,
+                detection_score=face.score,
+                source=source,
+                crop=pack(seen.image, face),
+            )
+            for face, vector, decision in zip(seen.faces, _vectors(seen), decisions, strict=True)
+            if decision.outcome == "unknown" and not gate(face, "normal")
+        ]
+        try:
+            self._gallery.unknowns.keep(gallery_id, faces)
+        except GalleryError as error:
+            log.warning("an unknown face could not be kept: %s", error)
 
     async def verify(
         self, body: Parsed[s.VerifyOptions], request_id: str, timings: Timings
@@ -287,40 +321,45 @@ class Recognition:
         options: s.EnrollOptions,
         request_id: str,
         timings: Timings,
+        keyed: Keyed[s.EnrollAnswer] | None = None,
     ) -> s.EnrollAnswer:
-        """Store prepared faces. Raises GalleryError."""
+        """Store prepared faces. keyed: the request's Idempotency-Key. Raises GalleryError."""
         faces, rejected = prepared
 
-        def store() -> tuple[Enrolled, dict[str, Identity]]:
-            enrolled = self._gallery.enroll(
+        def shown(enrolled: Enrolled) -> s.EnrollAnswer:
+            ids = sorted({duplicate.identity_id for duplicate in enrolled.duplicates})
+            known = self._gallery.identities(gallery_id, ids)
+            return s.EnrollAnswer(
+                request_id=request_id,
+                timings_ms=_rounded(timings),
+                model=self.model,
+                revision=enrolled.revision,
+                faces=[views.stored_face(face) for face in enrolled.faces],
+                rejected=rejected,
+                duplicates=[
+                    s.Duplicate(
+                        identity=views.identity_ref(duplicate.identity_id, known),
+                        face_id=duplicate.face_id,
+                        similarity=round(float(duplicate.similarity), 6),
+                    )
+                    for duplicate in enrolled.duplicates
+                ],
+            )
+
+        def store() -> Enrolled:
+            return self._gallery.enroll(
                 gallery_id,
                 identity_id,
                 faces,
                 create=options.create,
                 name=options.name,
                 strict=options.duplicates == "refuse",
+                keyed=None if keyed is None else keyed.after(shown),
             )
-            ids = sorted({duplicate.identity_id for duplicate in enrolled.duplicates})
-            return enrolled, self._gallery.identities(gallery_id, ids)
 
-        enrolled, known = await self._timed(store, timings, stage="store")
+        enrolled = await self._timed(store, timings, stage="store")
         self._metrics.enrolled.inc(len(enrolled.faces))
-        return s.EnrollAnswer(
-            request_id=request_id,
-            timings_ms=_rounded(timings),
-            model=self.model,
-            revision=enrolled.revision,
-            faces=[views.stored_face(face) for face in enrolled.faces],
-            rejected=rejected,
-            duplicates=[
-                s.Duplicate(
-                    identity=views.identity_ref(duplicate.identity_id, known),
-                    face_id=duplicate.face_id,
-                    similarity=round(float(duplicate.similarity), 6),
-                )
-                for duplicate in enrolled.duplicates
-            ],
-        )
+        return await self._in_thread(lambda: shown(enrolled))
 
     async def _one_face(
         self,

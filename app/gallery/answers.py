@@ -3,7 +3,7 @@ again."""
 
 from datetime import timedelta
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, insert, select, update
 
 from app.gallery.errors import ConflictError
 from app.gallery.models import ANSWERS
@@ -19,16 +19,25 @@ def recall(tx: Connection, key: str, fingerprint: str) -> StoredAnswer | None:
     if row is None:
         return None
     if row.fingerprint != fingerprint:
-        raise ConflictError(
-            "idempotency_conflict", "this Idempotency-Key came with another request before; use a new key"
-        )
+        raise _conflict()
     return StoredAnswer(row.status, row.body)
 
 
-def remember(tx: Connection, key: str, fingerprint: str, status: int, body: bytes) -> None:
+def remember(tx: Connection, key: str, fingerprint: str, answer: StoredAnswer) -> None:
+    """Keep an answer; the same request's earlier one is replaced."""
     at = now()
     tx.execute(delete(ANSWERS).where(ANSWERS.c.created_at <= at - KEPT_FOR))
-    if tx.execute(select(ANSWERS.c.key).where(ANSWERS.c.key == key)).first() is None:
-        tx.execute(
-            insert(ANSWERS).values(key=key, fingerprint=fingerprint, status=status, body=body, created_at=at)
-        )
+    found = tx.execute(select(ANSWERS.c.fingerprint).where(ANSWERS.c.key == key)).scalar()
+    values = {"status": answer.status, "body": answer.body, "created_at": at}
+    if found is None:
+        tx.execute(insert(ANSWERS).values(key=key, fingerprint=fingerprint, **values))
+    elif found == fingerprint:
+        tx.execute(update(ANSWERS).where(ANSWERS.c.key == key).values(values))
+    else:
+        raise _conflict()
+
+
+def _conflict() -> ConflictError:
+    return ConflictError(
+        "idempotency_conflict", "this Idempotency-Key came with another request before; use a new key"
+    )

@@ -2,20 +2,21 @@
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from sqlalchemy import Connection
 
-from app.gallery import answers, checks, store
+from app.gallery import answers, bulk, checks, store, writes
 from app.gallery.backup import backup
+from app.gallery.bulk import BulkEnrolled, NewPerson
 from app.gallery.calibration import ImpostorCalibration, gallery_threshold
 from app.gallery.database import Database
-from app.gallery.decisions import decide, decide_together, template_of
+from app.gallery.decisions import decide, decide_together
 from app.gallery.errors import (
     ConflictError,
     ContractMismatchError,
@@ -25,8 +26,7 @@ from app.gallery.errors import (
 )
 from app.gallery.folder import FolderLock
 from app.gallery.index.kinds import IndexSetting
-from app.gallery.index.ports import Keys
-from app.gallery.live import NO_KEYS, LiveGallery
+from app.gallery.live import LiveGallery
 from app.gallery.maintenance import Maintenance
 from app.gallery.matching import candidates, similarity_to
 from app.gallery.snapshot import SnapshotFolder
@@ -49,8 +49,12 @@ from app.gallery.types import (
     ThresholdPolicy,
     Vectors,
 )
+from app.gallery.unknowns import Unknowns
+from app.gallery.writes import Change, Keyed
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 DEFAULT_GALLERY = "default"
 
@@ -82,6 +86,7 @@ class GalleryService:
         self._live: dict[str, LiveGallery] = {}
         self._galleries = threading.Lock()
         self._maintenance = Maintenance(database, lambda: list(self._live.values()), index)
+        self.unknowns = Unknowns(database, self, self._maintenance.scrub)
 
     @classmethod
     def open(
@@ -149,15 +154,25 @@ class GalleryService:
     # Galleries
 
     def create_gallery(
-        self, id: str | None, name: str | None, metadata: Mapping[str, Any], rules: GalleryRules
+        self,
+        id: str | None,
+        name: str | None,
+        metadata: Mapping[str, Any],
+        rules: GalleryRules,
+        *,
+        keyed: Keyed[Gallery] | None = None,
     ) -> Gallery:
-        """A new, empty gallery. ConflictError `gallery_exists`."""
+        """A new, empty gallery. ConflictError `gallery_exists`.
+
+        keyed: here and in every write: store its answer with its Idempotency-Key in the same transaction.
+        """
         gallery_id = checks.slug(id, "gallery") if id is not None else checks.new_id()
         checks.rules(rules)
         details = checks.metadata(metadata)
         with self._galleries:
             with self._database.writing() as tx:
                 gallery = store.insert_gallery(tx, gallery_id, checks.name(name, gallery_id), details, rules)
+                _settle(tx, gallery, keyed)
             live = self._make_live(gallery)
             live.stale = False
             self._live[gallery_id] = live
@@ -182,9 +197,10 @@ class GalleryService:
         ambiguity_margin: float | None = None,
         template: TemplatePolicy | None = None,
         keep_crops: bool | None = None,
+        keyed: Keyed[Gallery] | None = None,
     ) -> Gallery:
-        """Change what is given. Another `template` rebuilds the index before it is answered; `keep_crops`
-        False removes the crops that there are."""
+        """Change what is given. Another `template` rebuilds the index before it is answered; without
+        `keep_crops` those that were kept are deleted."""
         live = self._find(gallery_id)
         with live.writer:
             old = live.gallery
@@ -197,21 +213,12 @@ class GalleryService:
                 template=template or old.template,
                 keep_crops=old.keep_crops if keep_crops is None else keep_crops,
             )
-            checks.rules(GalleryRules(new.policy, new.ambiguity_margin, new.template))
-            with self._writing(live) as tx:
-                store.set_gallery(tx, new)
-                if old.keep_crops and not new.keep_crops:
-                    store.delete_crops(tx, gallery_id)
-                gallery = store.touch_gallery(tx, gallery_id)
-            if old.keep_crops and not new.keep_crops:
-                self._maintenance.scrub()
-            if (old.template == "mean") != (gallery.template == "mean"):
-                live.catch_up()
-            else:
-                live.apply(gallery)
-            return gallery
+            gallery = self._write(live, lambda tx: writes.update_gallery(tx, old, new), keyed)
+        if old.keep_crops and not gallery.keep_crops:
+            self._maintenance.scrub()
+        return gallery
 
-    def delete_gallery(self, gallery_id: str) -> DeleteReceipt:
+    def delete_gallery(self, gallery_id: str, *, keyed: Keyed[DeleteReceipt] | None = None) -> DeleteReceipt:
         """Remove it with all that it holds. `default` stays: ConflictError `gallery_protected`."""
         if gallery_id == DEFAULT_GALLERY:
             raise ConflictError(
@@ -220,32 +227,40 @@ class GalleryService:
         live = self._find(gallery_id)
         with live.writer, self._galleries:
             with self._writing(live) as tx:
+                receipt = DeleteReceipt(live.gallery.identities, live.gallery.faces, None)
                 store.delete_gallery(tx, gallery_id)
+                _settle(tx, receipt, keyed)
             del self._live[gallery_id]
             live.discard()
-        scrubbed = self._maintenance.scrub()
-        return DeleteReceipt(live.gallery.identities, live.gallery.faces, None, scrubbed)
+        return replace(receipt, scrubbed=self._maintenance.scrub())
 
     def threshold(self, gallery_id: str) -> Threshold:
         """The limit that identify uses now."""
-        live = self._find(gallery_id)
-        return self._threshold(live.gallery, live.size())
+        return self.threshold_of(self.get_gallery(gallery_id))
+
+    def threshold_of(self, gallery: Gallery) -> Threshold:
+        """The limit that a gallery in this state uses."""
+        live = self._live.get(gallery.id)
+        return self._threshold(gallery, 0 if live is None else live.size())
 
     # Identities
 
     def create_identity(
-        self, gallery_id: str, id: str | None, name: str | None, metadata: Mapping[str, Any]
+        self,
+        gallery_id: str,
+        id: str | None,
+        name: str | None,
+        metadata: Mapping[str, Any],
+        *,
+        keyed: Keyed[Identity] | None = None,
     ) -> Identity:
         """ConflictError `identity_exists`."""
         identity_id = checks.slug(id, "identity") if id is not None else checks.new_id()
         called, details = checks.name(name, identity_id), checks.metadata(metadata)
         live = self._find(gallery_id)
-        with live.writer:
-            with self._writing(live) as tx:
-                made = store.insert_identity(tx, gallery_id, identity_id, called, details)
-                gallery = store.touch_gallery(tx, gallery_id, identities=1)
-            live.apply(gallery)
-        return made.identity
+        return self._write(
+            live, lambda tx: writes.create_identity(tx, gallery_id, identity_id, called, details), keyed
+        )
 
     def get_identity(self, gallery_id: str, identity_id: str) -> Identity:
         """NotFoundError `identity_not_found`, here and wherever an identity is named."""
@@ -275,56 +290,29 @@ class GalleryService:
         *,
         name: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        keyed: Keyed[Identity] | None = None,
     ) -> Identity:
         """Change what is given; `metadata` replaces the whole."""
         live = self._find(gallery_id)
-        with live.writer:
-            with self._writing(live) as tx:
-                old = store.get_identity(tx, gallery_id, identity_id)
-                called = old.identity.name if name is None else checks.name(name, identity_id)
-                details = old.identity.metadata if metadata is None else checks.metadata(metadata)
-                store.set_identity(tx, old.number, called, details)
-                updated = store.get_identity(tx, gallery_id, identity_id)
-                gallery = store.touch_gallery(tx, gallery_id)
-            live.apply(gallery)
-        return updated.identity
+        return self._write(
+            live, lambda tx: writes.update_identity(tx, gallery_id, identity_id, name, metadata), keyed
+        )
 
-    def delete_identity(self, gallery_id: str, identity_id: str) -> DeleteReceipt:
+    def delete_identity(
+        self, gallery_id: str, identity_id: str, *, keyed: Keyed[DeleteReceipt] | None = None
+    ) -> DeleteReceipt:
         """Remove the identity and its faces from the database, the index, the snapshot and the log."""
         live = self._find(gallery_id)
-        with live.writer:
-            with self._writing(live) as tx:
-                owner = store.get_identity(tx, gallery_id, identity_id)
-                removed = store.faces_of(tx, owner.number)
-                store.delete_identity(tx, owner.number)
-                gallery = store.touch_gallery(tx, gallery_id, identities=-1, faces=-len(removed))
-            live.apply(gallery, self._entries_of(gallery, owner, removed))
-        scrubbed = self._maintenance.scrub() if len(removed) else True
-        return DeleteReceipt(1, len(removed), gallery.revision, scrubbed)
+        receipt = self._write(live, lambda tx: writes.delete_identity(tx, gallery_id, identity_id), keyed)
+        return replace(receipt, scrubbed=self._maintenance.scrub() if receipt.faces else True)
 
-    def merge_identities(self, gallery_id: str, into: str, source: str) -> Identity:
+    def merge_identities(
+        self, gallery_id: str, into: str, source: str, *, keyed: Keyed[Identity] | None = None
+    ) -> Identity:
         """Two identities turn out to be one person: `into` gets the faces of `source`, which then is gone.
         Name and metadata of `into` stay, face ids too."""
-        if into == source:
-            raise InvalidRequestError("an identity cannot be merged into itself")
         live = self._find(gallery_id)
-        with live.writer:
-            with self._writing(live) as tx:
-                target = store.get_identity(tx, gallery_id, into)
-                other = store.get_identity(tx, gallery_id, source)
-                old, new = store.move_faces(tx, other, target)
-                store.delete_identity(tx, other.number)
-                merged = store.get_identity(tx, gallery_id, into).identity
-                gallery = store.touch_gallery(tx, gallery_id, identities=-1)
-                if gallery.template == "mean":
-                    removed, added = self._mean_moved(tx, target)
-                    removed = np.concatenate([removed, self._entries_of(gallery, other, old)])
-                else:
-                    removed, added = old, store.vectors(tx, new.tolist())
-            if not len(old):
-                removed, added = NO_KEYS, None
-            live.apply(gallery, removed, added)
-        return merged
+        return self._write(live, lambda tx: writes.merge_identities(tx, gallery_id, into, source), keyed)
 
     # Faces
 
@@ -337,6 +325,7 @@ class GalleryService:
         create: bool = False,
         name: str | None = None,
         strict: bool = False,
+        keyed: Keyed[Enrolled] | None = None,
     ) -> Enrolled:
         """Add faces to an identity, which `create` makes where it is missing.
 
@@ -359,35 +348,53 @@ class GalleryService:
                     f"the face resembles identity {first.identity_id!r} (similarity {first.similarity:.3f}); "
                     "enroll it there, or enroll without strict",
                 )
-            with self._writing(live) as tx:
-                owner, new = store.find_identity(tx, gallery_id, identity_id), 0
-                if owner is None and create:
-                    owner, new = (
-                        store.insert_identity(
-                            tx, gallery_id, identity_id, checks.name(name, identity_id), {}
-                        ),
-                        1,
-                    )
-                if owner is None:
-                    raise NotFoundError(
-                        "identity_not_found",
-                        f"there is no identity {identity_id!r} in gallery {gallery_id!r}; create it first",
-                    )
-                if live.gallery.contract is None:
-                    store.set_gallery(
-                        tx, replace(live.gallery, contract=contract), dimension=vectors.shape[1]
-                    )
-                keep = live.gallery.keep_crops
-                new_faces = [(f.id or checks.new_id(), f if keep else replace(f, crop=None)) for f in faces]
-                numbers = store.insert_faces(tx, gallery_id, owner, new_faces)
-                stored = store.get_faces(tx, owner, numbers.tolist())
-                gallery = store.touch_gallery(tx, gallery_id, identities=new, faces=len(faces))
-                if gallery.template == "mean":
-                    removed, added = self._mean_moved(tx, owner)
-                else:
-                    removed, added = NO_KEYS, (numbers, vectors)
-            live.apply(gallery, removed, added)
-        return Enrolled(stored, tuple(duplicates), gallery.revision)
+
+            def write(tx: Connection) -> Change[Enrolled]:
+                change = writes.enroll(
+                    tx, live.gallery, identity_id, faces, vectors, create=create, name=name
+                )
+                return replace(change, result=replace(change.result, duplicates=tuple(duplicates)))
+
+            return self._write(live, write, keyed)
+
+    def enroll_many(
+        self,
+        gallery_id: str,
+        people: Sequence[NewPerson],
+        *,
+        duplicates: Literal["ignore", "report", "refuse"] = "ignore",
+    ) -> tuple[BulkEnrolled, dict[str, str]]:
+        """Add people with their faces in one write; identities are made, and faces whose id is there already
+        are left alone, so that it can be repeated.
+
+        Second comes, for ids of faces that resemble another identity at the gallery's threshold, who that is;
+        with `refuse` they are not enrolled.
+        """
+        live = self._find(gallery_id)
+        vectors, contract = bulk.checked(people)
+        with live.writer:
+            live.ready()
+            resembled: dict[str, str] = {}
+            if contract is not None:
+                self._fits(live, contract, vectors)
+            if contract is not None and duplicates != "ignore":
+                owners = [(person.id, str(face.id)) for person in people for face in person.faces]
+                limit = self._threshold(live.gallery, live.size()).value
+                with self._database.reading() as tx:
+                    nearest = candidates(live, tx, vectors, 2)
+                others = bulk.resembling(nearest, vectors, [owner for owner, _ in owners], limit)
+                pairs = zip(owners, others, strict=True)
+                resembled = {face_id: other for (_, face_id), other in pairs if other is not None}
+            if duplicates == "refuse":
+                kept = [[face for face in p.faces if face.id not in resembled] for p in people]
+                people = [replace(p, faces=faces) for p, faces in zip(people, kept, strict=True) if faces]
+            return self._write(live, lambda tx: bulk.enroll(tx, live.gallery, people), None), resembled
+
+    def known_faces(self, gallery_id: str, face_ids: Sequence[str]) -> set[str]:
+        """Those of the ids that faces of this gallery have."""
+        self._find(gallery_id)
+        with self._database.reading() as tx:
+            return bulk.known_faces(tx, gallery_id, face_ids)
 
     def list_faces(
         self, gallery_id: str, identity_id: str, *, cursor: str | None = None, limit: int = 50
@@ -404,21 +411,20 @@ class GalleryService:
         with self._database.reading() as tx:
             return store.find_face(tx, store.get_identity(tx, gallery_id, identity_id), face_id)[1]
 
-    def delete_face(self, gallery_id: str, identity_id: str, face_id: str) -> DeleteReceipt:
+    def delete_face(
+        self,
+        gallery_id: str,
+        identity_id: str,
+        face_id: str,
+        *,
+        keyed: Keyed[DeleteReceipt] | None = None,
+    ) -> DeleteReceipt:
         """Remove one face; its identity stays."""
         live = self._find(gallery_id)
-        with live.writer:
-            with self._writing(live) as tx:
-                owner = store.get_identity(tx, gallery_id, identity_id)
-                number, _ = store.find_face(tx, owner, face_id)
-                store.delete_face(tx, owner, number)
-                gallery = store.touch_gallery(tx, gallery_id, faces=-1)
-                if gallery.template == "mean":
-                    removed, added = self._mean_moved(tx, owner)
-                else:
-                    removed, added = np.array([number], np.int64), None
-            live.apply(gallery, removed, added)
-        return DeleteReceipt(0, 1, gallery.revision, self._maintenance.scrub())
+        receipt = self._write(
+            live, lambda tx: writes.delete_face(tx, gallery_id, identity_id, face_id), keyed
+        )
+        return replace(receipt, scrubbed=self._maintenance.scrub())
 
     # Decisions
 
@@ -489,15 +495,15 @@ class GalleryService:
     # Idempotency
 
     def recall(self, key: str, fingerprint: str) -> StoredAnswer | None:
-        """The answer that `remember` kept for this key. ConflictError `idempotency_conflict` where the key
-        came with another request (`fingerprint`, a digest of it)."""
+        """The answer that was stored for this key. ConflictError `idempotency_conflict` where the key came
+        with another request (`fingerprint`, a digest of it)."""
         with self._database.reading() as tx:
             return answers.recall(tx, key, fingerprint)
 
-    def remember(self, key: str, fingerprint: str, status: int, body: bytes) -> None:
-        """Keep an answer for `answers.KEPT_FOR`; the first one for a key stays."""
+    def remember(self, key: str, fingerprint: str, answer: StoredAnswer) -> None:
+        """Keep an answer for `answers.KEPT_FOR`, in place of what the same request has there."""
         with self._database.writing() as tx:
-            answers.remember(tx, key, fingerprint, status, body)
+            answers.remember(tx, key, fingerprint, answer)
 
     # Inside
 
@@ -509,6 +515,18 @@ class GalleryService:
         if live is None:
             raise NotFoundError("gallery_not_found", f"there is no gallery {gallery_id!r}")
         return live
+
+    def _write(self, live: LiveGallery, work: Callable[[Connection], Change[T]], keyed: Keyed[T] | None) -> T:
+        """Carry out a write: commit, bring the index along, answer."""
+        with live.writer:
+            with self._writing(live) as tx:
+                change = work(tx)
+                _settle(tx, change.result, keyed)
+            if change.rebuild:
+                live.catch_up()
+            else:
+                live.apply(change.gallery, change.removed, change.added)
+        return change.result
 
     @contextmanager
     def _writing(self, live: LiveGallery) -> Iterator[Connection]:
@@ -559,21 +577,11 @@ class GalleryService:
                     break
         return found
 
-    def _entries_of(self, gallery: Gallery, owner: store.NumberedIdentity, faces: Keys) -> Keys:
-        return (
-            np.array([owner.template_key], np.int64) if gallery.template == "mean" and len(faces) else faces
-        )
 
-    def _mean_moved(
-        self, tx: Connection, before: store.NumberedIdentity
-    ) -> tuple[Keys, tuple[Keys, Vectors] | None]:
-        """The entry that an identity's mean had, and the one that it has after a change to its faces."""
-        after = store.get_identity(tx, before.identity.gallery_id, before.identity.id)
-        removed = np.array([before.template_key], np.int64) if before.identity.faces else NO_KEYS
-        if not after.identity.faces:
-            return removed, None
-        _, faces = store.vectors_of_identities(tx, [after.number])
-        return removed, (np.array([after.template_key], np.int64), template_of(faces)[None])
+def _settle(tx: Connection, result: T, keyed: Keyed[T] | None) -> None:
+    """What goes into the transaction of every write beside its own rows."""
+    if keyed is not None:
+        answers.remember(tx, keyed.key, keyed.fingerprint, keyed.render(result))
 
 
 def _named(decision: Decision) -> tuple[Decision, str | None]:

@@ -1,7 +1,5 @@
 """Faces of an identity: enrollment and what was enrolled."""
 
-from functools import partial
-
 import anyio.to_thread
 from fastapi import APIRouter, Response
 
@@ -9,6 +7,7 @@ from app.api import schemas as s
 from app.api import views
 from app.api.admission import until_gone
 from app.api.body import body_schema, read_images
+from app.api.once import threaded
 from app.api.parts import (
     ADMITTED,
     ContextDep,
@@ -22,6 +21,8 @@ from app.api.parts import (
     problems,
 )
 from app.gallery.errors import NotFoundError
+from app.gallery.types import DeleteReceipt
+from app.gallery.writes import Keyed
 
 router = APIRouter(prefix="/v1/galleries/{gallery}/identities/{identity}/faces", tags=["faces of identities"])
 
@@ -67,7 +68,7 @@ async def enroll(
     )
     recognition = parts.recognition
 
-    async def write() -> s.EnrollAnswer:
+    async def write(keyed: Keyed[s.EnrollAnswer] | None) -> s.EnrollAnswer:
         await anyio.to_thread.run_sync(known)
         prepared = await until_gone(
             context.request,
@@ -79,7 +80,7 @@ async def enroll(
             ),
         )
         return await recognition.enroll(
-            gallery, identity, prepared, body.options, context.id, context.timings
+            gallery, identity, prepared, body.options, context.id, context.timings, keyed
         )
 
     def known() -> None:
@@ -90,7 +91,7 @@ async def enroll(
             if error.code != "identity_not_found" or not body.options.create:
                 raise
 
-    return await once(body.digest(), write, 201)
+    return await once.stored(body.digest(), write, lambda shown: shown, 201)
 
 
 @router.get("/{face}", summary="Show a face", responses=problems(404, 422))
@@ -107,7 +108,7 @@ async def delete_face(
 ) -> Response:
     """Removes a face from the database, the index and the snapshot."""
 
-    def delete() -> s.Receipt:
-        return views.receipt(parts.gallery.delete_face(gallery, identity, face))
+    def delete(keyed: Keyed[DeleteReceipt] | None) -> DeleteReceipt:
+        return parts.gallery.delete_face(gallery, identity, face, keyed=keyed)
 
-    return await once(b"", partial(anyio.to_thread.run_sync, delete))
+    return await once.stored(b"", threaded(delete), views.receipt)

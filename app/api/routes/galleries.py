@@ -9,9 +9,11 @@ from fastapi import APIRouter, Response
 from app.api import schemas as s
 from app.api import views
 from app.api.body import json_schema, read_json
+from app.api.once import threaded
 from app.api.parts import ContextDep, Cursor, GalleryId, OnceDep, PageSize, PartsDep, problems
 from app.gallery import types as g
 from app.gallery.service import GalleryService
+from app.gallery.writes import Keyed
 
 router = APIRouter(prefix="/v1/galleries", tags=["galleries"])
 
@@ -41,7 +43,7 @@ async def create_gallery(parts: PartsDep, context: ContextDep, once: OnceDep) ->
     """A new, empty gallery. It takes the embedding contract of the first face that is enrolled."""
     body = await read_json(context.request, s.GalleryCreate, context.limits)
 
-    def make() -> s.Gallery:
+    def make(keyed: Keyed[g.Gallery] | None) -> g.Gallery:
         promise = g.FpirPolicy(parts.settings.default_fpir)
         rules = g.GalleryRules(
             policy=promise if body.policy is None else views.policy_of(body.policy),
@@ -49,10 +51,10 @@ async def create_gallery(parts: PartsDep, context: ContextDep, once: OnceDep) ->
             template=body.template,
             keep_crops=body.keep_crops,
         )
-        made = parts.gallery.create_gallery(body.id, body.name, body.metadata, rules)
-        return _shown(parts.gallery, made)
+        return parts.gallery.create_gallery(body.id, body.name, body.metadata, rules, keyed=keyed)
 
-    return await once(body.model_dump_json().encode(), partial(anyio.to_thread.run_sync, make), 201)
+    content, show = body.model_dump_json().encode(), partial(_shown, parts.gallery)
+    return await once.stored(content, threaded(make), show, 201)
 
 
 @router.get("/{gallery}", summary="Show a gallery", responses=problems(404, 422))
@@ -75,11 +77,11 @@ async def update_gallery(gallery: GalleryId, parts: PartsDep, context: ContextDe
     if body.policy is not None:
         changes["policy"] = views.policy_of(body.policy)
 
-    def change() -> s.Gallery:
-        return _shown(parts.gallery, parts.gallery.update_gallery(gallery, **changes))
+    def change(keyed: Keyed[g.Gallery] | None) -> g.Gallery:
+        return parts.gallery.update_gallery(gallery, **changes, keyed=keyed)
 
-    content = body.model_dump_json(exclude_unset=True).encode()
-    return await once(content, partial(anyio.to_thread.run_sync, change))
+    content, show = body.model_dump_json(exclude_unset=True).encode(), partial(_shown, parts.gallery)
+    return await once.stored(content, threaded(change), show)
 
 
 @router.delete(
@@ -88,11 +90,11 @@ async def update_gallery(gallery: GalleryId, parts: PartsDep, context: ContextDe
 async def delete_gallery(gallery: GalleryId, parts: PartsDep, once: OnceDep) -> Response:
     """Removes the gallery with everything in it, and says what that was. `default` cannot be deleted."""
 
-    def delete() -> s.Receipt:
-        return views.receipt(parts.gallery.delete_gallery(gallery))
+    def delete(keyed: Keyed[g.DeleteReceipt] | None) -> g.DeleteReceipt:
+        return parts.gallery.delete_gallery(gallery, keyed=keyed)
 
-    return await once(b"", partial(anyio.to_thread.run_sync, delete))
+    return await once.stored(b"", threaded(delete), views.receipt)
 
 
 def _shown(service: GalleryService, gallery: g.Gallery) -> s.Gallery:
-    return views.gallery(gallery, service.threshold(gallery.id))
+    return views.gallery(gallery, service.threshold_of(gallery))

@@ -1,6 +1,5 @@
 """Identities: the people of a gallery."""
 
-from functools import partial
 from typing import Annotated, Any
 
 import anyio.to_thread
@@ -9,7 +8,10 @@ from fastapi import APIRouter, Query, Response
 from app.api import schemas as s
 from app.api import views
 from app.api.body import json_schema, read_json
+from app.api.once import threaded
 from app.api.parts import ContextDep, Cursor, GalleryId, IdentityId, OnceDep, PageSize, PartsDep, problems
+from app.gallery.types import DeleteReceipt, Identity
+from app.gallery.writes import Keyed
 
 router = APIRouter(prefix="/v1/galleries/{gallery}/identities", tags=["identities"])
 
@@ -45,10 +47,11 @@ async def create_identity(
     """A new identity without faces; it can be named once it has some."""
     body = await read_json(context.request, s.IdentityCreate, context.limits)
 
-    def make() -> s.Identity:
-        return views.identity(parts.gallery.create_identity(gallery, body.id, body.name, body.metadata))
+    def make(keyed: Keyed[Identity] | None) -> Identity:
+        return parts.gallery.create_identity(gallery, body.id, body.name, body.metadata, keyed=keyed)
 
-    return await once(body.model_dump_json().encode(), partial(anyio.to_thread.run_sync, make), 201)
+    content = body.model_dump_json().encode()
+    return await once.stored(content, threaded(make), views.identity, 201)
 
 
 @router.get("/{identity}", summary="Show an identity", responses=problems(404, 422))
@@ -71,11 +74,11 @@ async def update_identity(
     body = await read_json(context.request, s.IdentityPatch, context.limits)
     changes: dict[str, Any] = {name: getattr(body, name) for name in body.model_fields_set}
 
-    def change() -> s.Identity:
-        return views.identity(parts.gallery.update_identity(gallery, identity, **changes))
+    def change(keyed: Keyed[Identity] | None) -> Identity:
+        return parts.gallery.update_identity(gallery, identity, **changes, keyed=keyed)
 
     content = body.model_dump_json(exclude_unset=True).encode()
-    return await once(content, partial(anyio.to_thread.run_sync, change))
+    return await once.stored(content, threaded(change), views.identity)
 
 
 @router.delete(
@@ -86,7 +89,7 @@ async def delete_identity(
 ) -> Response:
     """Removes the identity and all its faces from the database, the index and the snapshot."""
 
-    def delete() -> s.Receipt:
-        return views.receipt(parts.gallery.delete_identity(gallery, identity))
+    def delete(keyed: Keyed[DeleteReceipt] | None) -> DeleteReceipt:
+        return parts.gallery.delete_identity(gallery, identity, keyed=keyed)
 
-    return await once(b"", partial(anyio.to_thread.run_sync, delete))
+    return await once.stored(b"", threaded(delete), views.receipt)

@@ -16,7 +16,8 @@ from app.gallery.errors import (
     StorageError,
 )
 from app.gallery.service import GalleryService
-from app.gallery.types import CosinePolicy, FpirPolicy, GalleryRules, Threshold
+from app.gallery.types import CosinePolicy, FpirPolicy, GalleryRules, Identity, StoredAnswer, Threshold
+from app.gallery.writes import Keyed
 from tests.unit.gallery.conftest import CONTRACT, Open, face, near, unit
 
 PEOPLE = unit(20)
@@ -308,14 +309,38 @@ def test_what_is_refused(service: GalleryService) -> None:
 
 def test_idempotency_keys(service: GalleryService) -> None:
     assert service.recall("k1", "f1") is None
-    service.remember("k1", "f1", 201, b"{}")
-    service.remember("k1", "f1", 500, b"later")
-    answer = service.recall("k1", "f1")
-    assert answer is not None
-    assert (answer.status, answer.body) == (201, b"{}")
-    with pytest.raises(ConflictError) as conflict:
-        service.recall("k1", "other")
-    assert conflict.value.code == "idempotency_conflict"
+    service.remember("k1", "f1", StoredAnswer(201, b"{}"))
+    service.remember("k1", "f1", StoredAnswer(201, b"later"))
+    assert service.recall("k1", "f1") == StoredAnswer(201, b"later")
+    for other in (
+        lambda: service.recall("k1", "other"),
+        lambda: service.remember("k1", "other", StoredAnswer(201, b"")),
+    ):
+        with pytest.raises(ConflictError) as conflict:
+            other()
+        assert conflict.value.code == "idempotency_conflict"
+    assert service.recall("k1", "f1") == StoredAnswer(201, b"later")
+
+
+def test_an_answer_is_stored_with_its_write_or_not_at_all(
+    service: GalleryService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def render(identity: Identity) -> StoredAnswer:
+        return StoredAnswer(201, identity.id.encode())
+
+    with monkeypatch.context() as patched:
+        patched.setattr("app.gallery.store.touch_gallery", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            service.create_identity("default", "ann", None, {}, keyed=Keyed("k", "f", render))
+    assert service.recall("k", "f") is None
+    with monkeypatch.context() as patched:  # committed, but the process gets no further
+        patched.setattr("app.gallery.live.LiveGallery.apply", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            service.create_identity("default", "ann", None, {}, keyed=Keyed("k", "f", render))
+    assert service.recall("k", "f") == StoredAnswer(201, b"ann")
+    with pytest.raises(ConflictError, match="came with another request"):  # and the write is undone
+        service.create_identity("default", "bob", None, {}, keyed=Keyed("k", "g", render))
+    assert service.identities("default", ["ann", "bob"]).keys() == {"ann"}
 
 
 def test_one_process_at_a_time(service: GalleryService, tmp_path: Path) -> None:

@@ -1,0 +1,176 @@
+"""What each write to a gallery does in its transaction: rows change, and the index learns what to change."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from sqlalchemy import Connection
+
+from app.gallery import checks, store
+from app.gallery.decisions import template_of
+from app.gallery.errors import InvalidRequestError, NotFoundError
+from app.gallery.index.ports import Keys
+from app.gallery.live import NO_KEYS
+from app.gallery.types import (
+    DeleteReceipt,
+    Enrolled,
+    Gallery,
+    GalleryRules,
+    Identity,
+    NewFace,
+    StoredAnswer,
+    Vectors,
+)
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+Entries = tuple[Keys, Vectors] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Keyed(Generic[T]):
+    """A write that came with an Idempotency-Key. The answer that `render` makes of its result is stored in
+    the write's own transaction: either both happened or neither.
+
+    fingerprint: a digest of the request, by which another one under the same key is told apart.
+    """
+
+    key: str
+    fingerprint: str
+    render: Callable[[T], StoredAnswer]
+
+    def after(self, show: Callable[[S], T]) -> "Keyed[S]":
+        """The same for a write whose result `show` turns into this one's."""
+        return Keyed(self.key, self.fingerprint, lambda result: self.render(show(result)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Change(Generic[T]):
+    """What a transaction did. gallery: as it is after it. removed, added: entries of the index.
+
+    rebuild: the entries are of another kind now; the index has to be compared with the database.
+    """
+
+    result: T
+    gallery: Gallery
+    removed: Keys = field(default_factory=lambda: NO_KEYS)
+    added: Entries = None
+    rebuild: bool = False
+
+
+def update_gallery(tx: Connection, old: Gallery, new: Gallery) -> Change[Gallery]:
+    checks.rules(GalleryRules(new.policy, new.ambiguity_margin, new.template))
+    store.set_gallery(tx, new)
+    if old.keep_crops and not new.keep_crops:
+        store.delete_crops(tx, new.id)
+    gallery = store.touch_gallery(tx, new.id)
+    return Change(gallery, gallery, rebuild=(old.template == "mean") != (new.template == "mean"))
+
+
+def create_identity(
+    tx: Connection, gallery_id: str, identity_id: str, name: str, metadata: Mapping[str, Any]
+) -> Change[Identity]:
+    made = store.insert_identity(tx, gallery_id, identity_id, name, metadata)
+    return Change(made.identity, store.touch_gallery(tx, gallery_id, identities=1))
+
+
+def update_identity(
+    tx: Connection, gallery_id: str, identity_id: str, name: str | None, metadata: Mapping[str, Any] | None
+) -> Change[Identity]:
+    old = store.get_identity(tx, gallery_id, identity_id)
+    called = old.identity.name if name is None else checks.name(name, identity_id)
+    details = old.identity.metadata if metadata is None else checks.metadata(metadata)
+    store.set_identity(tx, old.number, called, details)
+    updated = store.get_identity(tx, gallery_id, identity_id).identity
+    return Change(updated, store.touch_gallery(tx, gallery_id))
+
+
+def delete_identity(tx: Connection, gallery_id: str, identity_id: str) -> Change[DeleteReceipt]:
+    owner = store.get_identity(tx, gallery_id, identity_id)
+    faces = store.faces_of(tx, owner.number)
+    store.delete_identity(tx, owner.number)
+    gallery = store.touch_gallery(tx, gallery_id, identities=-1, faces=-len(faces))
+    receipt = DeleteReceipt(1, len(faces), gallery.revision)
+    return Change(receipt, gallery, _entries_of(gallery, owner, faces))
+
+
+def merge_identities(tx: Connection, gallery_id: str, into: str, source: str) -> Change[Identity]:
+    if into == source:
+        raise InvalidRequestError("an identity cannot be merged into itself")
+    target = store.get_identity(tx, gallery_id, into)
+    other = store.get_identity(tx, gallery_id, source)
+    old, new = store.move_faces(tx, other, target)
+    store.delete_identity(tx, other.number)
+    merged = store.get_identity(tx, gallery_id, into).identity
+    gallery = store.touch_gallery(tx, gallery_id, identities=-1)
+    if not len(old):
+        return Change(merged, gallery)
+    if gallery.template == "mean":
+        removed, added = mean_moved(tx, target)
+        removed = np.concatenate([removed, _entries_of(gallery, other, old)])
+    else:
+        removed, added = old, store.vectors(tx, new.tolist())
+    return Change(merged, gallery, removed, added)
+
+
+def enroll(
+    tx: Connection,
+    gallery: Gallery,
+    identity_id: str,
+    faces: Sequence[NewFace],
+    vectors: Vectors,
+    *,
+    create: bool,
+    name: str | None,
+) -> Change[Enrolled]:
+    owner, new = store.find_identity(tx, gallery.id, identity_id), 0
+    if owner is None and create:
+        called, new = checks.name(name, identity_id), 1
+        owner = store.insert_identity(tx, gallery.id, identity_id, called, {})
+    if owner is None:
+        raise NotFoundError(
+            "identity_not_found",
+            f"there is no identity {identity_id!r} in gallery {gallery.id!r}; create it first",
+        )
+    if gallery.contract is None:
+        store.set_gallery(tx, replace(gallery, contract=faces[0].contract), dimension=vectors.shape[1])
+    rows = [
+        (face.id or checks.new_id(), face if gallery.keep_crops else replace(face, crop=None))
+        for face in faces
+    ]
+    numbers = store.insert_faces(tx, gallery.id, owner, rows)
+    stored = store.get_faces(tx, owner, numbers.tolist())
+    gallery = store.touch_gallery(tx, gallery.id, identities=new, faces=len(faces))
+    if gallery.template == "mean":
+        removed, added = mean_moved(tx, owner)
+    else:
+        removed, added = NO_KEYS, (numbers, vectors)
+    return Change(Enrolled(stored, (), gallery.revision), gallery, removed, added)
+
+
+def delete_face(tx: Connection, gallery_id: str, identity_id: str, face_id: str) -> Change[DeleteReceipt]:
+    owner = store.get_identity(tx, gallery_id, identity_id)
+    number, _ = store.find_face(tx, owner, face_id)
+    store.delete_face(tx, owner, number)
+    gallery = store.touch_gallery(tx, gallery_id, faces=-1)
+    if gallery.template == "mean":
+        removed, added = mean_moved(tx, owner)
+    else:
+        removed, added = np.array([number], np.int64), None
+    return Change(DeleteReceipt(0, 1, gallery.revision), gallery, removed, added)
+
+
+def _entries_of(gallery: Gallery, owner: store.NumberedIdentity, faces: Keys) -> Keys:
+    return np.array([owner.template_key], np.int64) if gallery.template == "mean" and len(faces) else faces
+
+
+def mean_moved(tx: Connection, before: store.NumberedIdentity) -> tuple[Keys, Entries]:
+    """The entry that an identity's mean had, and the one that it has after a change to its faces."""
+    after = store.get_identity(tx, before.identity.gallery_id, before.identity.id)
+    removed = np.array([before.template_key], np.int64) if before.identity.faces else NO_KEYS
+    if not after.identity.faces:
+        return removed, None
+    _, faces = store.vectors_of_identities(tx, [after.number])
+    return removed, (np.array([after.template_key], np.int64), template_of(faces)[None])
