@@ -64,7 +64,11 @@ EXAMPLES: dict[str, Any] = {
     "GalleryCreate": {"id": "staff", "name": "Staff", "policy": {"type": "fpir", "target": 0.01}},
     "GalleryPatch": {"policy": {"type": "cosine", "value": 0.42}},
     "IdentityCreate": {"id": "alice", "name": "Alice", "metadata": {"team": "blue"}},
+    "IdentityMerge": {"source": "alice-2"},
     "IdentityPatch": {"name": "Alice B."},
+    "InboxPatch": {"keep": True, "most": 500, "days": 30},
+    "UnknownsName": {"faces": ["0190a7f2c1d83f"], "identity": "alice", "name": "Alice"},
+    "UnknownsDiscard": {"faces": ["0190a7f2c1d83f"]},
     "ProblemDocument": {
         "type": "urn:sphereid:problem:face_not_found",
         "title": "No face was found",

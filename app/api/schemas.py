@@ -277,6 +277,12 @@ class IdentityPatch(_Patch):
     metadata: Metadata = Field(default_factory=dict)
 
 
+class IdentityMerge(Input):
+    """Two identities turn out to be one person."""
+
+    source: Slug = Field(description="The identity whose faces move here; it is gone afterwards.")
+
+
 BODIES: tuple[type[Input], ...] = (
     DetectRequest,
     EmbedRequest,
@@ -288,6 +294,7 @@ BODIES: tuple[type[Input], ...] = (
     GalleryPatch,
     IdentityCreate,
     IdentityPatch,
+    IdentityMerge,
 )
 """Every request body; the OpenAPI document lists their schemas."""
 

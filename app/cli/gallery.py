@@ -11,7 +11,7 @@ from app.cli.console import AsJson, GalleryName, note, table
 from app.settings import Settings
 
 galleries = typer.Typer(help="List, make and delete galleries.", no_args_is_help=True)
-identities = typer.Typer(help="List and delete the people of a gallery.", no_args_is_help=True)
+identities = typer.Typer(help="List, merge and delete the people of a gallery.", no_args_is_help=True)
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
@@ -165,6 +165,34 @@ def delete_identity(
         for each in found:
             service.delete_identity(gallery_id, each.id)
     note(f"deleted {len(found)} identities and {faces} faces from {gallery_id}")
+
+
+@identities.command("merge")
+def merge_identities(
+    into: Annotated[str, typer.Argument(metavar="INTO", help="The identity that stays.")],
+    sources: Annotated[
+        list[str], typer.Argument(metavar="IDS...", help="Identities that are the same person.")
+    ],
+    gallery_id: GalleryName = "default",
+    yes: Yes = False,
+) -> None:
+    """Make one person of several: INTO keeps its name and gets the faces of the others, which are gone then.
+
+    sphereid identities merge alice alice-2 alice-3
+    """
+    from app.cli.session import gallery
+
+    with gallery() as service:
+        kept, *found = [service.get_identity(gallery_id, each) for each in (into, *dict.fromkeys(sources))]
+        if kept.id in sources:
+            raise typer.BadParameter(f"{into} cannot be merged into itself")
+        faces = sum(each.faces for each in found)
+        if not yes:
+            named = ", ".join(each.id for each in found)
+            typer.confirm(f"Give {faces} faces of {named} to {kept.id} ({kept.faces} faces)?", abort=True)
+        for each in found:
+            kept = service.merge_identities(gallery_id, kept.id, each.id)
+    note(f"{kept.id} has {kept.faces} faces now, {faces} of them from {len(found)} merged identities")
 
 
 def _lines(items: Sequence[BaseModel]) -> None:

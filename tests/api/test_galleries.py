@@ -139,3 +139,29 @@ def test_faces_are_listed(client: httpx.Client, gallery: str, face_jpeg: bytes, 
     assert not any("embedding" in face or "vector" in face for face in listed["items"])
     receipt = client.delete(f"{gallery}/identities/eileen").json()
     assert (receipt["identities"], receipt["faces"]) == (1, 2)
+
+
+def test_two_identities_become_one(
+    client: httpx.Client, gallery: str, face_jpeg: bytes, stranger_jpeg: bytes
+) -> None:
+    for name, image in (("a", face_jpeg), ("b", stranger_jpeg)):
+        enrolled = client.post(
+            f"{gallery}/identities/{name}/faces",
+            files={"images": image},
+            data={"create": "true", "name": name.upper()},
+        )
+        enrolled.raise_for_status()
+    assert client.post(f"{gallery}/identities/a/merge", json={"source": "a"}).status_code == 422
+    assert client.post(f"{gallery}/identities/a/merge", json={"source": "nobody"}).status_code == 404
+    merged = client.post(
+        f"{gallery}/identities/a/merge", json={"source": "b"}, headers={"Idempotency-Key": gallery}
+    )
+    assert (merged.status_code, merged.json()["name"], merged.json()["faces"]) == (200, "A", 2)
+    again = client.post(
+        f"{gallery}/identities/a/merge", json={"source": "b"}, headers={"Idempotency-Key": gallery}
+    )
+    assert again.content == merged.content
+    assert client.get(f"{gallery}/identities/b").status_code == 404
+    for image in (face_jpeg, stranger_jpeg):
+        (found,) = client.post(f"{gallery}/identify", files={"image": image}).json()["faces"]
+        assert found["identity"]["id"] == "a"

@@ -93,3 +93,23 @@ async def delete_identity(
         return parts.gallery.delete_identity(gallery, identity, keyed=keyed)
 
     return await once.stored(b"", threaded(delete), views.receipt)
+
+
+@router.post(
+    "/{identity}/merge",
+    summary="Merge two identities",
+    response_model=s.Identity,
+    responses=problems(404, 408, 409, 413, 415, 422),
+    openapi_extra=json_schema(s.IdentityMerge),
+)
+async def merge_identities(
+    gallery: GalleryId, identity: IdentityId, parts: PartsDep, context: ContextDep, once: OnceDep
+) -> Response:
+    """The faces of `source` become this identity's, with their ids; `source` is gone afterwards. The name and
+    the metadata of this identity stay."""
+    body = await read_json(context.request, s.IdentityMerge, context.limits)
+
+    def merge(keyed: Keyed[Identity] | None) -> Identity:
+        return parts.gallery.merge_identities(gallery, identity, body.source, keyed=keyed)
+
+    return await once.stored(body.model_dump_json().encode(), threaded(merge), views.identity)
