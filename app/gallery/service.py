@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -506,6 +506,10 @@ class GalleryService:
             answers.remember(tx, key, fingerprint, answer)
 
     # Inside
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """A short read transaction, for the rest of the gallery's room."""
+        return self._database.reading()
 
     def _make_live(self, gallery: Gallery) -> LiveGallery:
         return LiveGallery(self._database, SnapshotFolder(self._snapshots, gallery.id), gallery)
