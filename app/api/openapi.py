@@ -7,6 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from app import __version__
+from app.api import schemas_unknowns
 from app.api.context import OPEN_PATHS
 from app.api.schemas import BODIES, ProblemDocument
 
@@ -27,6 +28,7 @@ TAGS = [
     {"name": "galleries", "description": "Sets of identities with a rule for the threshold."},
     {"name": "identities", "description": "The people of a gallery."},
     {"name": "faces of identities", "description": "Enrollment."},
+    {"name": "unknowns", "description": "Faces that nobody was named for, where a gallery keeps them."},
     {"name": "videos and jobs", "description": "Who is on screen when."},
     {"name": "models", "description": "What makes the embeddings."},
     {"name": "operation", "description": "For those who run the service."},
@@ -66,9 +68,6 @@ EXAMPLES: dict[str, Any] = {
     "IdentityCreate": {"id": "alice", "name": "Alice", "metadata": {"team": "blue"}},
     "IdentityMerge": {"source": "alice-2"},
     "IdentityPatch": {"name": "Alice B."},
-    "InboxPatch": {"keep": True, "most": 500, "days": 30},
-    "UnknownsName": {"faces": ["0190a7f2c1d83f"], "identity": "alice", "name": "Alice"},
-    "UnknownsDiscard": {"faces": ["0190a7f2c1d83f"]},
     "ProblemDocument": {
         "type": "urn:sphereid:problem:face_not_found",
         "title": "No face was found",
@@ -88,7 +87,8 @@ def build(app: FastAPI) -> dict[str, Any]:
     )
     components: dict[str, Any] = document.setdefault("components", {})
     schemas: dict[str, Any] = components.setdefault("schemas", {})
-    modes = [(model, "validation") for model in BODIES] + [(ProblemDocument, "serialization")]
+    bodies = (*BODIES, *schemas_unknowns.BODIES)
+    modes = [(model, "validation") for model in bodies] + [(ProblemDocument, "serialization")]
     _, definitions = models_json_schema(modes, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
     for name, schema in definitions["$defs"].items():
         schemas.setdefault(name, schema)

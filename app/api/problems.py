@@ -26,6 +26,7 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "gallery_not_found": (404, "No such gallery"),
     "identity_not_found": (404, "No such identity"),
     "face_not_found_in_gallery": (404, "No such face in the gallery"),
+    "unknown_not_found": (404, "No such face in the inbox"),
     "job_not_found": (404, "No such job"),
     "artifact_not_found": (404, "The job made no such thing"),
     "method_not_allowed": (405, "This method is not available here"),

@@ -240,7 +240,7 @@ class GalleryCreate(Input):
     keep_crops: KeepCrops = False
 
 
-class _Patch(Input):
+class Patch(Input):
     """Members left out stay as they are; null is refused, for it would be unclear what it means."""
 
     @model_validator(mode="before")
@@ -251,7 +251,7 @@ class _Patch(Input):
         return value
 
 
-class GalleryPatch(_Patch):
+class GalleryPatch(Patch):
     """Changes to a gallery; members left out stay. `metadata` is replaced as a whole."""
 
     name: Name = ""
@@ -270,7 +270,7 @@ class IdentityCreate(Input):
     metadata: Metadata = Field(default_factory=dict)
 
 
-class IdentityPatch(_Patch):
+class IdentityPatch(Patch):
     """Changes to an identity; members left out stay. `metadata` is replaced as a whole."""
 
     name: Name = ""

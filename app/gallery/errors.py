@@ -8,7 +8,7 @@ class GalleryError(Exception):
 
 
 class NotFoundError(GalleryError):
-    """Codes: `gallery_not_found`, `identity_not_found`, `face_not_found_in_gallery`."""
+    """Codes: `gallery_not_found`, `identity_not_found`, `face_not_found_in_gallery`, `unknown_not_found`."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)

@@ -55,6 +55,11 @@ def pack(image: DecodedImage | RGBImage, face: Face) -> bytes:
     return landmarks.astype("<f4").tobytes() + encoded.tobytes()
 
 
+def picture(kept: bytes) -> bytes:
+    """The JPEG file in what `pack` made."""
+    return kept[_LANDMARKS:]
+
+
 def unpack(kept: bytes) -> tuple[RGBImage, FloatArray]:
     """The picture (H, W, 3) uint8 RGB and the landmarks (5, 2) in it, from what `pack` made.
 

@@ -13,6 +13,7 @@ from app.api.routes import (
     jobs,
     models,
     stream,
+    unknowns,
     verify,
     videos,
 )
@@ -27,6 +28,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     identities.router,
     faces.router,
     identify.router,
+    unknowns.router,
     videos.router,
     jobs.router,
     stream.router,
