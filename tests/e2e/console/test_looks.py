@@ -34,6 +34,11 @@ def crew(api: httpx.Client, pictures: Pictures) -> str:
     for name in ("Ada Lovelace", "Grace Hopper", "Katherine Johnson", "Hedy Lamarr"):
         slug = name.lower().replace(" ", "-")
         api.post("/v1/galleries/crew/identities", json={"id": slug, "name": name}).raise_for_status()
+    api.post("/v1/galleries", json={"id": "door", "name": "Door"}).raise_for_status()
+    api.patch("/v1/galleries/door/unknowns", json={"keep": True}).raise_for_status()
+    for picture in (pictures.portrait, pictures.tilted, pictures.twice):
+        files = {"image": ("door camera", picture.read_bytes())}
+        api.post("/v1/galleries/door/identify", files=files).raise_for_status()
     film = {"video": (pictures.video.name, pictures.video.read_bytes())}
     job = api.post("/v1/videos", files=film, data={"gallery": "crew"}).json()
     with api.stream("GET", f"/v1/jobs/{job['id']}/events") as events:
@@ -72,6 +77,15 @@ def played(page: Page, pictures: Pictures) -> None:
     expect(page.locator(".track-now")).to_be_visible()
 
 
+def inbox(page: Page, pictures: Pictures) -> None:
+    page.get_by_label("Gallery", exact=True).select_option("door")
+    faces = page.locator(".unknown-face img")
+    expect(faces.first).to_be_visible()
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.unknown-face img')].every((i) => i.naturalWidth)"
+    )
+
+
 def shown(text: str) -> Callable[[Page, Pictures], None]:
     return lambda page, _: expect(page.locator("main").get_by_text(text).first).to_be_visible()
 
@@ -88,6 +102,7 @@ PAGES: dict[str, tuple[str, Callable[[Page, Pictures], None]]] = {
     "video": ("#/video", played),
     "jobs": ("#/jobs", shown("succeeded")),
     "system": ("#/system", shown("Decided match")),
+    "unknowns": ("#/unknowns", inbox),  # the last, for it chooses another gallery
 }
 
 
@@ -117,7 +132,7 @@ def test_every_page_can_be_used_and_seen(
 @pytest.mark.parametrize("look", ["light", "dark"])
 def test_dialogs_are_accessible(look: str, open_page: Opener, crew: str) -> None:
     page = open_page("/#/gallery/crew/people/eileen-collins", color_scheme=look)
-    for button in ("Edit", "Delete", "New gallery"):
+    for button in ("Edit", "Merge", "Delete", "New gallery"):
         page.get_by_role("button", name=button, exact=True).click()
         assert faults_of(page, look) == []
         page.keyboard.press("Escape")

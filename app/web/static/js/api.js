@@ -145,6 +145,8 @@ export const at = {
   identify: (gallery) => `${g(gallery)}/identify`,
   identities: (gallery) => `${g(gallery)}/identities`,
   identity: i,
+  unknowns: (gallery) => `${g(gallery)}/unknowns`,
+  merge: (gallery, identity) => `${i(gallery, identity)}/merge`,
   faces: (gallery, identity) => `${i(gallery, identity)}/faces`,
   face: (gallery, identity, face) => `${i(gallery, identity)}/faces/${part(face)}`,
   verifyIdentity: (gallery, identity) => `${i(gallery, identity)}/verify`,

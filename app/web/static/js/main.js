@@ -8,6 +8,7 @@ import * as identify from "./pages/identify.js";
 import * as jobs from "./pages/jobs.js";
 import * as live from "./pages/live.js";
 import * as system from "./pages/system.js";
+import * as unknowns from "./pages/unknowns.js";
 import * as verify from "./pages/verify.js";
 import * as video from "./pages/video.js";
 import { link, start } from "./router.js";
@@ -16,7 +17,7 @@ import { askForKey } from "./ui/signin.js";
 import { problem } from "./ui/problem.js";
 import { themeButton } from "./ui/theme.js";
 
-const ALL = [identify, verify, gallery, live, video, jobs, system].map((module) => module.page);
+const ALL = [identify, verify, gallery, live, video, unknowns, jobs, system].map((module) => module.page);
 
 const main = document.getElementById("main");
 

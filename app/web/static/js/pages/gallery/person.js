@@ -1,7 +1,8 @@
 // One identity: its name and metadata, its faces, and how it is deleted.
-import { at, call, collect } from "../../api.js";
+import { at, call, collect, idempotencyKey } from "../../api.js";
 import { h, swap } from "../../dom.js";
 import { enroll } from "../../enrolling.js";
+import { has } from "../../features.js";
 import { icon } from "../../icons.js";
 import { go, link } from "../../router.js";
 import { called, date, decimal, plural, rejection, similarity } from "../../text.js";
@@ -37,6 +38,8 @@ export async function personPart(root, { gallery, identity: id, refresh, signal 
           h("div", {}, h("h2", { class: "break" }, called(who)), h("code", { class: "muted" }, who.id))),
         h("div", { class: "row" },
           h("button", { class: "button", type: "button", onclick: () => rename(who) }, icon("edit"), "Edit"),
+          has("POST /v1/galleries/{}/identities/{}/merge")
+            ? h("button", { class: "button", type: "button", onclick: () => merge(who) }, icon("merge"), "Merge") : null,
           h("button", { class: "button danger", type: "button", onclick: () => remove(who) }, icon("trash"), "Delete"))),
       h("dl", { class: "facts" },
         h("dt", {}, "Created"), h("dd", {}, date(who.created_at)),
@@ -71,6 +74,35 @@ export async function personPart(root, { gallery, identity: id, refresh, signal 
     });
     if (done) {
       toast("Saved.");
+      await changed();
+    }
+  }
+
+  /** Another identity turns out to be this person: its faces come here. */
+  async function merge(who) {
+    const others = (await collect(at.identities(gallery.id), {}, 1000, signal)).filter((each) => each.id !== id);
+    const search = h("input", { type: "search", autocomplete: "off", placeholder: "Part of a name", maxlength: 200 });
+    const select = h("select", { name: "source", size: 8, required: true });
+    const list = () => {
+      const wanted = search.value.trim().toLowerCase();
+      swap(select, others.filter((each) => !wanted || called(each).toLowerCase().includes(wanted) || each.id.includes(wanted))
+        .map((each) => h("option", { value: each.id }, `${called(each)}, ${each.id} (${plural(each.faces, "face")})`)));
+    };
+    search.addEventListener("input", list);
+    list();
+    const merged = await ask({
+      title: `Merge into ${called(who)}`,
+      action: "Merge",
+      danger: true,
+      body: h("div", { class: "stack" },
+        h("p", { class: "break" }, `The faces of the other identity become faces of ${called(who)}, whose name and metadata stay. The other identity is gone then; this can't be undone.`),
+        field("Search", search), field("The other identity", select)),
+      work: (values) => call("POST", at.merge(gallery.id, id), {
+        json: { source: String(values.get("source")) }, headers: { "Idempotency-Key": idempotencyKey() }, patience: 5,
+      }),
+    });
+    if (merged) {
+      toast(`Merged. ${called(merged)} has ${plural(merged.faces, "face")} now.`);
       await changed();
     }
   }
