@@ -47,10 +47,12 @@ def environment(data_dir: Path, models_dir: Path | None = None, **more: str) -> 
 
 
 @contextmanager
-def service(data_dir: Path, models_dir: Path | None = None, **more: str) -> Iterator[ServiceProcess]:
+def service(
+    data_dir: Path, models_dir: Path | None = None, *, module: str = "app", **more: str
+) -> Iterator[ServiceProcess]:
     """Start the service on a free port, wait until it is ready, stop it at the end."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "app", "serve"],
+        [sys.executable, "-m", module, "serve"],
         cwd=data_dir.parent,
         env=environment(data_dir, models_dir, PORT="0", **more),
         stderr=subprocess.PIPE,
