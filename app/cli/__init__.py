@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from app import __version__
-from app.cli import gallery, images, serve, video, watch
+from app.cli import gallery, images, operation, serve, video, watch
 from app.cli.console import FAILED, fail
 
 app = typer.Typer(
@@ -25,6 +25,8 @@ app.command()(images.identify)
 app.command()(video.video)
 app.command()(watch.watch)
 app.command()(gallery.models)
+app.command()(operation.snapshot)
+app.command()(operation.restore)
 app.add_typer(gallery.galleries, name="galleries")
 app.add_typer(gallery.identities, name="identities")
 

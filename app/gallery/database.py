@@ -59,6 +59,15 @@ class Database:
         except (OSError, ImportError, SQLAlchemyError) as error:
             raise StorageError(f"cannot open the database: {error}") from error
 
+    @classmethod
+    def existing(cls, url: str) -> "Database":
+        """One that is there already. Raises StorageError otherwise, where opening would make it."""
+        database = cls(url)
+        if database.is_sqlite and not database.file.is_file():
+            database.close()
+            raise StorageError(f"there is no gallery at {database.file}; is SPHEREID_DATA_DIR right?")
+        return database
+
     @property
     def file(self) -> Path:
         """SQLite's main file."""

@@ -1,12 +1,13 @@
 """The gallery's public face: enroll, find, verify, delete; thread-safe, one per process and data folder."""
 
 import logging
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import numpy as np
 from sqlalchemy import Connection
@@ -80,6 +81,7 @@ class GalleryService:
     ) -> None:
         self._database = database
         self._snapshots = data_dir / "index"
+        self._outgoing = data_dir / "outgoing"
         self._calibrations = dict(calibrations)
         self._default_rules = default_rules
         self._folder_lock = lock
@@ -117,6 +119,7 @@ class GalleryService:
         return service
 
     def _load(self) -> None:
+        shutil.rmtree(self._outgoing, ignore_errors=True)  # of a process that died while it wrote a backup
         with self._database.reading() as tx:
             galleries: list[Gallery] = []
             cursor: str | None = None
@@ -150,6 +153,16 @@ class GalleryService:
         """Write everything to one new file while requests go on; `app.gallery.backup.restore` reads it
         back."""
         backup(self._database, file)
+
+    def open_backup(self) -> BinaryIO:
+        """The same as an open file that has no name any more: nothing is left of it once it is closed."""
+        self._outgoing.mkdir(exist_ok=True)
+        file = self._outgoing / f"{checks.new_id()}.snapshot"
+        try:
+            backup(self._database, file)
+            return file.open("rb")
+        finally:
+            file.unlink(missing_ok=True)
 
     # Galleries
 

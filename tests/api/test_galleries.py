@@ -1,11 +1,15 @@
 """Galleries, identities and faces: made, listed, changed, deleted."""
 
 import secrets
+from pathlib import Path
 
 import httpx
 import pytest
 
+from app.gallery.backup import restore
+from app.gallery.service import GalleryService
 from tests.api.conftest import assert_problem
+from tests.server import Running
 
 
 def test_default_always_exists(client: httpx.Client) -> None:
@@ -165,3 +169,21 @@ def test_two_identities_become_one(
     for image in (face_jpeg, stranger_jpeg):
         (found,) = client.post(f"{gallery}/identify", files={"image": image}).json()["faces"]
         assert found["identity"]["id"] == "a"
+
+
+def test_the_snapshot_is_a_download_that_can_be_restored(
+    client: httpx.Client, gallery: str, face_jpeg: bytes, server: Running, tmp_path: Path
+) -> None:
+    client.post(
+        f"{gallery}/identities/ann/faces", files={"images": face_jpeg}, data={"create": "true"}
+    ).raise_for_status()
+    answer = client.get("/v1/snapshot")
+    assert answer.headers["content-type"] == "application/vnd.sqlite3"
+    assert ".snapshot" in answer.headers["content-disposition"]
+    assert not list((server.parts.settings.data_dir / "outgoing").iterdir())
+    file = tmp_path / "all.snapshot"
+    file.write_bytes(answer.content)
+    restore(file, f"sqlite:///{tmp_path}/new/gallery.db", tmp_path / "new")
+    service = GalleryService.open(f"sqlite:///{tmp_path}/new/gallery.db", tmp_path / "new")
+    assert service.get_identity(gallery.rsplit("/")[-1], "ann").faces == 1
+    service.close()

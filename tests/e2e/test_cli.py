@@ -201,3 +201,33 @@ def test_one_process_at_a_time_owns_the_gallery(
         with running.client() as client:
             assert client.get("/readyz").status_code == 200
     assert sphereid("identities", "list").returncode == 0
+
+
+def test_snapshot_and_restore(workplace: Path, tmp_path: Path, sphereid: Callable[..., Result]) -> None:
+    file = tmp_path / "all.snapshot"
+    missing = sphereid("snapshot", str(file))
+    assert (missing.returncode, "there is no gallery" in missing.stderr) == (2, True), missing.stderr
+    assert sphereid("enroll", "ada", "pictures/a.jpg").returncode == 0
+    with service(tmp_path / "data", workplace / "models") as running, running.client() as client:
+        saved = sphereid("snapshot", str(file))
+        assert (saved.returncode, "wrote" in saved.stderr) == (0, True), saved.stderr
+        client.delete("/v1/galleries/default/identities/ada").raise_for_status()
+        busy = sphereid("restore", str(file), "--replace")
+        assert (busy.returncode, "another process" in busy.stderr) == (2, True), busy.stderr
+    assert lines(sphereid("identities", "list", "--json")) == []
+    careful = sphereid("restore", str(file))
+    assert (careful.returncode, "exists" in careful.stderr) == (2, True), careful.stderr
+    broken = sphereid("restore", "pictures/a.jpg", "--replace")
+    assert (broken.returncode, "no snapshot" in broken.stderr) == (2, True), broken.stderr
+    restored = sphereid("restore", str(file), "--replace")
+    assert "restored 1 galleries with 1 faces" in restored.stderr
+    assert [line["id"] for line in lines(sphereid("identities", "list", "--json"))] == ["ada"]
+
+
+def test_merge(workplace: Path, tmp_path: Path, sphereid: Callable[..., Result]) -> None:
+    for who, picture in (("ada", "a.jpg"), ("ada-2", "b.png")):
+        assert sphereid("enroll", who, f"pictures/{picture}").returncode == 0
+    assert sphereid("identities", "merge", "ada", "ada", "--yes").returncode == 2
+    merged = sphereid("identities", "merge", "ada", "ada-2", "--yes")
+    assert (merged.returncode, "ada has 2 faces now" in merged.stderr) == (0, True), merged.stderr
+    assert [line["id"] for line in lines(sphereid("identities", "list", "--json"))] == ["ada"]

@@ -12,6 +12,7 @@ from app.api.routes import (
     identities,
     jobs,
     models,
+    operation,
     stream,
     unknowns,
     verify,
@@ -21,6 +22,7 @@ from app.api.routes import (
 ROUTERS: tuple[APIRouter, ...] = (
     health.router,
     models.router,
+    operation.router,
     detect.router,
     embed.router,
     verify.router,
