@@ -1,6 +1,7 @@
 # `make run` serves, `make test` tests; both build the virtual environment they need from the lock files.
 PYTHON ?= python3
 VENV ?= .venv
+PEERS ?= .venv-peers
 BIN := $(VENV)/bin
 COMPILE := $(BIN)/pip-compile --quiet --strip-extras --no-header \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
@@ -20,6 +21,9 @@ test: $(VENV)/.dev ## Install what the tests need and run them all but the slow 
 
 test-slow: $(VENV)/.dev ## Run the long tests
 	$(BIN)/python -m pytest -m slow
+
+bench: $(VENV)/.dev $(PEERS)/.ready ## Measure against other projects; writes docs/benchmarks.md (10 minutes)
+	$(BIN)/python -m benchmarks --peers $(PEERS) $(BENCH)
 
 lint: $(VENV)/.dev ## Format check, lint, types, import rules
 	$(BIN)/ruff format --check .
@@ -62,3 +66,10 @@ $(VENV)/.dev: requirements/serve.txt requirements/dev.txt pyproject.toml | $(BIN
 	$(PIP) -r requirements/dev.txt
 	$(PIP) --no-deps --editable .
 	@touch $@ $(VENV)/.serve
+
+$(PEERS)/.ready: benchmarks/peers/requirements.txt benchmarks/peers/requirements-nodeps.txt
+	@echo "Installing what ours is measured against into $(PEERS) …"
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers/requirements.txt
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/peers/requirements-nodeps.txt
+	@touch $@

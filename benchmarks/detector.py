@@ -1,164 +1,83 @@
-"""The detector measured: how many images have a face found, and how fast against two reference MTCNNs.
+"""The detector: how fast against two reference MTCNNs, how alike, and how many images have a face found.
 
-    python -m benchmarks.detector found                       every LFW View 1 image at the default settings
-    python -m benchmarks.detector speed --peers .venv-peers   against facenet-pytorch and mtcnn (TensorFlow)
+    python -m benchmarks.detector            time and agreement against facenet-pytorch and mtcnn (TensorFlow)
+    python -m benchmarks.detector found      share of all LFW View 1 images with a face, at the defaults
 
-The peers live in an environment of their own (`benchmarks/peers/requirements.txt`). In `speed` every detector
-is a process with the same number of threads; they take turns image by image, so that whatever else runs here
-meets all of them alike. A ratio above 1 means that ours is faster. `like_for_like` is with the
-reference's smallest face of 20 pixels, the others with our defaults; `cpu` counts processor time instead of
-time on the wall.
+The peers live in an environment of their own (`make bench` builds it). Every detector is a process with the
+same number of threads on the same cores; they take turns image by image, so that whatever else runs here
+meets all of them alike. A ratio above 1 means that ours is faster.
+
+`_equal_settings`: all look for faces from 20 pixels, which is the references' default, and nobody looks
+twice. `_our_defaults`: ours looks for faces from 32 pixels and takes a second look at close-ups, the others
+as they come. `_cpu` counts processor time instead of time on the wall.
 """
 
 import argparse
 import json
-import subprocess
-import sys
-import tarfile
-import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
+from rich.progress import track
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA = ROOT.parent / "shared" / "data"
-WORKER = ROOT / "benchmarks" / "peers" / "detect_worker.py"
-Image = NDArray[np.uint8]
+from benchmarks.images import DATA, Image, decode, group, lfw_files, portraits, source
+from benchmarks.processes import OURS, PEERS, Contestant, closing_all, stored
+from benchmarks.stats import median, ratio
 
-
-def lfw_images(data: Path, every: int = 1) -> Iterator[tuple[str, Image]]:
-    """Name and (250, 250, 3) RGB pixels of every `every`-th LFW View 1 image."""
-    with tarfile.open(data / "lfw_view1" / "images.tar") as archive:
-        members = [member for member in archive if member.isfile()]
-        for member in members[::every]:
-            file = archive.extractfile(member)
-            assert file is not None
-            yield member.name, decode(file.read())
+PEER_MIN_FACE = 20
+PEER_NAMES = ("facenet_pytorch", "mtcnn_tf")
+EQUAL, DEFAULTS = "sphereid_equal_settings", "sphereid_our_defaults"
 
 
-def decode(content: bytes) -> Image:
-    """RGB pixels of an encoded photograph."""
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    assert pixels is not None
-    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
-
-
-def synthetic_images(count: int) -> Iterator[tuple[str, Image]]:
-    """250×250 views of scikit-image's portrait, for machines without LFW."""
-    from skimage import data
-
-    rng = np.random.default_rng(0)
-    portrait: Image = data.astronaut()  # type: ignore[no-untyped-call]
-    for i in range(count):
-        side = int(rng.integers(200, 340))
-        x, y = rng.integers(0, 512 - side, 2) if i % 4 == 0 else (rng.integers(60, 120), rng.integers(0, 30))
-        cut = cv2.resize(portrait[y : y + side, x : x + side], (250, 250))
-        yield f"portrait-{i}", np.asarray(cut, np.uint8)
-
-
-def found(data: Path, every: int, workers: int) -> dict[str, Any]:
-    """The share of LFW images in which the detector finds a face at its default settings."""
-    from rich.progress import track
-
-    from app.pipeline.detect import MtcnnDetector
-
-    detector = MtcnnDetector()
-    with ThreadPoolExecutor(workers) as pool:
-        images = list(lfw_images(data, every))
-        began = time.perf_counter()
-        counts = list(
-            track(
-                pool.map(lambda item: len(detector.detect(item[1])), images),
-                total=len(images),
-                description="detecting",
-            )
-        )
-        seconds = time.perf_counter() - began
-    missed = [name for (name, _), count in zip(images, counts, strict=True) if not count]
-    return {
-        "images": len(counts),
-        "with_a_face": len(counts) - len(missed),
-        "found_rate": 1 - len(missed) / len(counts),
-        "faces": sum(counts),
-        "images_per_second": len(counts) / seconds,
-        "missed": missed,
-    }
-
-
-class Contestant:
-    """A detector in its own process."""
-
-    def __init__(self, name: str, python: Path, images: Path, threads: int, min_face: int | None) -> None:
-        command = [str(python), str(WORKER), name, str(images), str(threads), str(min_face or 0)]
-        self._name = name
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=WORKER.parent
-        )
-        self.version: str = self._answer()["ready"]
-
-    def detect(self, image: int) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        print(image, file=self._process.stdin, flush=True)
-        return self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit(f"the process of {self._name} ended; its own message is above")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(30)
-
-
-def speed(images: list[tuple[str, Image]], peers: dict[str, Path], threads: int) -> dict[str, Any]:
-    """Times, ratios and agreement over `images`; see the module's text."""
-    from rich.progress import track
-
-    ours = Path(sys.executable)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "images.npz"
-        np.savez(file, *[image for _, image in images])
-        contestants = {
-            "sphereid": Contestant("sphereid", ours, file, threads, None),
-            "sphereid_min_face_20": Contestant("sphereid", ours, file, threads, 20),
-        }
-        for name, python in peers.items():
-            contestants[name] = Contestant(name, python, file, threads, 20)
-        answers: dict[str, list[dict[str, Any]]] = {name: [] for name in contestants}
-        names = list(contestants)
-        for i in track(range(len(images)), description="detecting"):
-            for name in names[i % len(names) :] + names[: i % len(names)]:
-                answers[name].append(contestants[name].detect(i))
-        for contestant in contestants.values():
-            contestant.close()
+def measure(
+    data: Path, peers: Path, *, threads: int = 2, images: int = 150, groups: int = 4
+) -> dict[str, Any]:
+    """Times, ratios and agreement; see the module's text. groups: pictures of 9 people for the agreement."""
+    crowd = [group(data, 9, seed) for seed in range(groups)]
+    answers, versions = _race([*portraits(data, images), *crowd], peers, threads)
+    single = {name: given[:images] for name, given in answers.items()}
+    many = {name: given[images:] for name, given in answers.items()}
     result: dict[str, Any] = {
-        "images": len(images),
+        "images": source(data),
+        "count": images,
         "threads": threads,
-        "versions": {name: contestant.version for name, contestant in contestants.items()},
+        "versions": versions,
     }
     for unit, clock in (("seconds", ""), ("cpu_seconds", "_cpu")):
-        times = {name: np.array([answer[unit] for answer in given]) for name, given in answers.items()}
-        result[f"median_ms{clock}"] = {n: round(float(np.median(t)) * 1e3, 2) for n, t in times.items()}
-        for peer in peers:
-            for kind, suffix in (("sphereid", ""), ("sphereid_min_face_20", "_like_for_like")):
-                key = f"detector_vs_{peer}{suffix}{clock}"
-                result[key] = round(float(np.median(times[peer]) / np.median(times[kind])), 2)
-                ratio = np.percentile(times[peer] / times[kind], [10, 90])
-                result[f"{key}_p10_p90"] = ratio.round(2).tolist()
-    if "facenet_pytorch" in peers:
-        result.update(agreement(answers["facenet_pytorch"], answers["sphereid_min_face_20"]))
-    return result
+        times = {name: [each[unit] for each in given] for name, given in single.items()}
+        result[f"median_ms{clock}"] = {name: median(np.array(t) * 1e3, 2) for name, t in times.items()}
+        for peer in PEER_NAMES:
+            for ours in (EQUAL, DEFAULTS):
+                key = f"detector_vs_{peer}_{ours.removeprefix('sphereid_')}{clock}"
+                result |= ratio(key, times[peer], times[ours])
+    result["median_ms_of_9_people"] = {
+        name: median([each["seconds"] * 1e3 for each in given], 2) for name, given in many.items() if given
+    }
+    return result | agreement(answers["facenet_pytorch"], answers[EQUAL])
+
+
+def _race(
+    images: list[Image], peers: Path, threads: int
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
+    python = peers / "bin" / "python"
+    with stored(images) as file:
+        contestants = {
+            EQUAL: Contestant("sphereid", OURS, file, threads=threads, min_face=PEER_MIN_FACE),
+            DEFAULTS: Contestant("sphereid", OURS, file, threads=threads),
+            **{
+                name: Contestant(name, python, file, threads=threads, min_face=PEER_MIN_FACE)
+                for name in PEER_NAMES
+            },
+        }
+        answers: dict[str, list[dict[str, Any]]] = {name: [] for name in contestants}
+        names = list(contestants)
+        with closing_all(list(contestants.values())):
+            for i in track(range(len(images)), description="detectors in turns"):
+                for name in names[i % len(names) :] + names[: i % len(names)]:
+                    answers[name].append(contestants[name].run(i))
+    return answers, {name: contestant.version for name, contestant in contestants.items()}
 
 
 def agreement(reference: list[dict[str, Any]], ours: list[dict[str, Any]]) -> dict[str, Any]:
@@ -180,9 +99,31 @@ def agreement(reference: list[dict[str, Any]], ours: list[dict[str, Any]]) -> di
                 distances.append(np.linalg.norm(np.array(got["landmarks"][best]) - landmarks, axis=1).mean())
     return {
         "detector_faces_of_the_reference": faces,
-        "detector_faces_of_ours": sum(len(a["boxes"]) for a in ours),
+        "detector_faces_of_ours": sum(len(each["boxes"]) for each in ours),
         "detector_match_rate": round(matched / faces, 4) if faces else None,
         "detector_landmark_distance_px_mean": round(float(np.mean(distances)), 4) if distances else None,
+    }
+
+
+def found(data: Path, every: int, workers: int) -> dict[str, Any]:
+    """The share of LFW images in which the detector finds a face at its default settings."""
+    from app.pipeline.detect import MtcnnDetector
+
+    detector = MtcnnDetector()
+    with ThreadPoolExecutor(workers) as pool:
+        files = list(lfw_files(data, every))
+        began = time.perf_counter()
+        faces = pool.map(lambda file: len(detector.detect(decode(file[1]))), files)
+        counts = list(track(faces, total=len(files), description="detecting"))
+        seconds = time.perf_counter() - began
+    missed = [name for (name, _), count in zip(files, counts, strict=True) if not count]
+    return {
+        "images": len(counts),
+        "with_a_face": len(counts) - len(missed),
+        "found_rate": 1 - len(missed) / len(counts),
+        "faces": sum(counts),
+        "images_per_second": len(counts) / seconds,
+        "missed": missed,
     }
 
 
@@ -190,36 +131,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("what", choices=("speed", "found"), nargs="?", default="speed")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the shared face data")
-    parser.add_argument("--json", type=Path, help="write the figures to this file too")
-    commands = parser.add_subparsers(dest="command", required=True)
-    rate = commands.add_parser("found", help="share of LFW images with a face found")
-    rate.add_argument("--every", type=int, default=1, help="take every n-th image (default: all 4,992)")
-    rate.add_argument("--workers", type=int, default=2, help="images detected side by side")
-    race = commands.add_parser("speed", help="time per image against the reference detectors")
-    race.add_argument("--images", type=int, default=200, help="how many LFW images")
-    race.add_argument("--threads", type=int, default=1, help="threads of each detector")
-    race.add_argument("--peers", type=Path, required=True, help="virtual environment with the peers")
-    race.add_argument(
-        "--tensorflow", type=Path, help="environment with mtcnn, when not the same; `no` to skip"
-    )
+    parser.add_argument("--peers", type=Path, default=PEERS, help="virtual environment with the peers")
+    parser.add_argument("--images", type=int, default=150, help="speed: how many images")
+    parser.add_argument("--threads", type=int, default=2, help="threads of each detector")
+    parser.add_argument("--every", type=int, default=1, help="found: take every n-th image (all are 4,992)")
     arguments = parser.parse_args()
-    if arguments.command == "found":
-        result = found(arguments.data, arguments.every, arguments.workers)
+    if arguments.what == "found":
+        result = found(arguments.data, arguments.every, arguments.threads)
     else:
-        python = arguments.peers / "bin" / "python"
-        peers = {"facenet_pytorch": python}
-        if str(arguments.tensorflow) != "no":
-            peers["mtcnn_tf"] = (arguments.tensorflow or arguments.peers) / "bin" / "python"
-        if (arguments.data / "lfw_view1").is_dir():
-            images = list(lfw_images(arguments.data, max(1, 4992 // arguments.images)))[: arguments.images]
-        else:
-            images = list(synthetic_images(arguments.images))
-        result = speed(images, {name: path.absolute() for name, path in peers.items()}, arguments.threads)
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+        result = measure(
+            arguments.data, arguments.peers.absolute(), threads=arguments.threads, images=arguments.images
+        )
+    print(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":

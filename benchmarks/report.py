@@ -1,0 +1,197 @@
+"""The benchmarks' JSON as one Markdown table and plots."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+HEADLINE = {
+    "detector_vs_facenet_pytorch": ("detector", "detector_vs_facenet_pytorch_our_defaults"),
+    "detector_vs_facenet_pytorch_equal_settings": ("detector", "detector_vs_facenet_pytorch_equal_settings"),
+    "detector_vs_mtcnn_tf": ("detector", "detector_vs_mtcnn_tf_our_defaults"),
+    "detector_vs_mtcnn_tf_equal_settings": ("detector", "detector_vs_mtcnn_tf_equal_settings"),
+    "detector_match_rate": ("detector", "detector_match_rate"),
+    "detector_landmark_distance_px_mean": ("detector", "detector_landmark_distance_px_mean"),
+    "pipeline_vs_face_recognition": ("pipeline", "pipeline_vs_face_recognition"),
+    "service_vs_pipeline_c16": ("service", "service_vs_pipeline_c16"),
+    "p99_over_p50_c16": ("service", "p99_over_p50_c16"),
+    "errors_c16": ("service", "errors_c16"),
+    "goodput_over_capacity": ("service", "goodput_over_capacity"),
+    "rss_growth_mb": ("service", "rss_growth_mb"),
+}
+"""Which part each of the figures at the top of the JSON comes from, and what it is called there."""
+
+_ROWS = (
+    ("Detector against facenet-pytorch, ours at its defaults", "detector_vs_facenet_pytorch", "≥ 4"),
+    ("… at equal settings", "detector_vs_facenet_pytorch_equal_settings", ""),
+    ("Detector against `mtcnn` on TensorFlow, ours at its defaults", "detector_vs_mtcnn_tf", "≥ 8"),
+    ("… at equal settings", "detector_vs_mtcnn_tf_equal_settings", ""),
+    ("facenet-pytorch's faces that ours has too, IoU ≥ 0.9, equal settings", "detector_match_rate", "≥ 0.99"),
+    ("… their landmarks apart, in pixels", "detector_landmark_distance_px_mean", "≤ 1"),
+    ("Pipeline against `face_recognition`, faces per second", "pipeline_vs_face_recognition", "≥ 6"),
+    ("Service at 16 clients over the bare pipeline", "service_vs_pipeline_c16", "≥ 0.85"),
+    ("… p99 over p50", "p99_over_p50_c16", "≤ 3"),
+    ("… errors", "errors_c16", "0"),
+    ("Answered at 4 times the capacity over answered below it", "goodput_over_capacity", "≥ 0.9"),
+    ("Growth of the service's memory, MB", "rss_growth_mb", "< 50"),
+)
+
+_INTRO = """# Benchmarks
+
+`make bench` writes this page, its plots and `benchmarks/results/latest.json`; it first builds the other
+projects an environment of their own, `.venv-peers`. A ratio above 1 means that SphereID is faster. Times
+depend on the machine, ratios less so: whoever is compared runs in a process of its own on the same cores and
+takes turns with the others, and a ratio is one of medians, with the 10th to 90th percentile of the ratios
+turn by turn as its spread.
+"""
+
+_NOTES = """
+- **Equal settings**: all three detectors look for faces from 20 pixels, the default of the others. **Our
+  defaults**: faces from 32 pixels or 1/32 of the shorter side, and a second look at close-ups; what the
+  service does. The match rate is at equal settings.
+- **Pipeline**: detect, align and embed one face: two processes of one thread each on either side.
+  `face_recognition` at its defaults: HOG detector, one encoding.
+- **Service**: one process, 250×250 portraits, a gallery of 100 identities; the load generator is a process of
+  its own on the same cores and takes its share of them.
+- **Memory**: requests of 90 to 2,000 pixels a side and 1 to 16 faces; growth is counted after the first
+  tenth.
+"""
+
+_GROWTH = """
+
+An exponent is the slope of time over size in logarithms over the last three points: 1 is linear, less is
+better. Large photographs are searched on a reduced copy, for the smallest face sought grows with them.
+"""
+
+
+def table(result: dict[str, Any]) -> str:
+    """The headline figures, one row each."""
+    lines = ["| what | measured | spread | asked |", "|---|---|---|---|"]
+    for text, key, asked in _ROWS:
+        if key in result:
+            low_high = result.get(f"{key}_p10_p90")
+            spread = f"{low_high[0]:g} – {low_high[1]:g}" if low_high else ""
+            lines.append(f"| {text} | {_text(result[key])} | {spread} | {asked} |")
+    return "\n".join(lines)
+
+
+def _text(value: float | None) -> str:
+    return "–" if value is None else f"{value:g}"
+
+
+def write(result: dict[str, Any], docs: Path) -> None:
+    """`benchmarks.md` and its plots below `docs`."""
+    about = result["machine"]
+    lines = [
+        _INTRO,
+        f"Last run {about['date']} on {about['cores_used']} cores of {about['processor']}, "
+        f"Python {about['python']}, ONNX Runtime {about['onnxruntime']}; {_versions(result)}.\n",
+        table(result),
+        _NOTES,
+    ]
+    drawings: dict[str, tuple[str, Callable[[Any, dict[str, Any]], None]]] = {
+        "detector": ("Time of one image, by detector", _draw_detector),
+        "service": ("The service by number of clients, and its memory over many requests", _draw_service),
+        "growth": ("Time and memory as the input grows", _draw_growth),
+    }
+    for part, (title, draw) in drawings.items():
+        if part in result:
+            name = f"img/bench-{part}.svg"
+            _plot(docs / name, draw, result[part])
+            lines.append(f"![{title}]({name})\n")
+    if "growth" in result:
+        lines.append(_growth_text(result["growth"]))
+    (docs / "benchmarks.md").write_text("\n".join(lines).rstrip() + "\n")
+
+
+def _versions(result: dict[str, Any]) -> str:
+    found: dict[str, str] = {}
+    for part in ("detector", "pipeline"):
+        found |= result.get(part, {}).get("versions", {})
+    said = dict.fromkeys(text for name, text in found.items() if not name.startswith("sphereid_e"))
+    images = {part["images"] for part in result.values() if isinstance(part, dict) and "images" in part}
+    return "; ".join([*said, f"images: {', '.join(sorted(images))}"])
+
+
+def _growth_text(growth: dict[str, Any]) -> str:
+    lines = [
+        "| grows with | from | to | time, ms | peak memory, MB | exponent |",
+        "|---|---|---|---|---|---|",
+    ]
+    for series in (value for value in growth.values() if isinstance(value, dict)):
+        sizes, times, peaks = series["sizes"], series["ms"], series["peak_mb"]
+        lines.append(
+            f"| {series['what']} | {sizes[0]:g} | {sizes[-1]:g} | {times[0]:.3g} → {times[-1]:.3g} "
+            f"| {peaks[0]:.0f} → {peaks[-1]:.0f} | {series['exponent']:.2f} |"
+        )
+    return "\n".join(lines) + _GROWTH
+
+
+def _plot(path: Path, draw: Callable[[Any, dict[str, Any]], None], part: dict[str, Any]) -> None:
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot
+
+    style = {
+        "svg.hashsalt": "sphereid", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False,
+        "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
+    }  # fmt: skip
+    with mpl.rc_context(style):
+        figure = pyplot.figure(figsize=(9, 3), layout="constrained")
+        draw(figure, part)
+        path.parent.mkdir(exist_ok=True)
+        figure.savefig(path, metadata={"Date": None})
+        pyplot.close(figure)
+
+
+def _draw_detector(figure: Any, part: dict[str, Any]) -> None:
+    names = {
+        "sphereid_our_defaults": "SphereID, defaults",
+        "sphereid_equal_settings": "SphereID, equal settings",
+        "facenet_pytorch": "facenet-pytorch",
+        "mtcnn_tf": "mtcnn, TensorFlow",
+    }
+    titles = {"median_ms": "LFW image, ms", "median_ms_of_9_people": "picture of 9 people, ms"}
+    for axes, (key, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+        bars = axes.barh(
+            list(names.values())[::-1], [part[key][name] for name in names][::-1], color="#3b6ea5"
+        )
+        axes.bar_label(bars, fmt="%.0f", padding=3)
+        axes.set_title(title)
+        axes.margins(x=0.15)
+
+
+def _draw_service(figure: Any, part: dict[str, Any]) -> None:
+    rate, latency, memory = figure.subplots(1, 3)
+    clients = [int(count) for count in part["identify"]]
+    for kind in ("identify", "verify"):
+        rate.plot(clients, [each["per_second"] for each in part[kind].values()], "o-", label=kind)
+    rate.axhline(part["bare_images_per_second"], color="gray", ls="--", label="bare pipeline, images")
+    rate.set_ylim(bottom=0)
+    for percentile in ("p50_ms", "p95_ms", "p99_ms"):
+        values = [each[percentile] for each in part["identify"].values()]
+        latency.plot(clients, values, "o-", label=percentile.removesuffix("_ms"))
+    latency.set_yscale("log")
+    for axes, title in ((rate, "requests per second"), (latency, "identify, ms")):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(clients, [str(count) for count in clients])
+        axes.set_xlabel("clients")
+        axes.set_title(title)
+        axes.legend(frameon=False)
+    resident = part["rss_mb_by_part"]
+    step = part["rss_requests"] // len(resident)
+    memory.plot([step * (i + 1) for i in range(len(resident))], resident)
+    memory.set_ylim(0, 1.2 * max(resident))
+    memory.set_xlabel("requests")
+    memory.set_title("resident memory, MB")
+
+
+def _draw_growth(figure: Any, part: dict[str, Any]) -> None:
+    series = [value for value in part.values() if isinstance(value, dict)]
+    for axes, each in zip(figure.subplots(1, len(series)), series, strict=True):
+        axes.loglog(each["sizes"], each["ms"], "o-", label="time, ms")
+        axes.loglog(
+            each["sizes"], [max(peak, 0.1) for peak in each["peak_mb"]], "s:", label="peak memory, MB"
+        )
+        axes.set_xlabel(each["what"])
+        axes.legend(frameon=False)
