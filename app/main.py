@@ -77,6 +77,7 @@ async def _running(settings: Settings, metrics: Metrics) -> AsyncIterator[Any]:
         live_streams,
         load_manifests,
         model_folder,
+        monitor_runner,
         open_gallery,
         video_jobs,
     )
@@ -115,6 +116,10 @@ async def _running(settings: Settings, metrics: Metrics) -> AsyncIterator[Any]:
         keep=timedelta(days=settings.job_days),
     )
     await asyncio.to_thread(jobs.start)
+    live = live_streams(engine, gallery, settings)
+    monitors = monitor_runner(live, settings)
+    await asyncio.to_thread(monitors.start)
+    metrics.watch_queue("monitors_running", lambda: monitors.running)
     metrics.watch_queue("jobs_waiting", lambda: jobs.waiting)
     metrics.watch_queue("requests_active", lambda: admission.active)
     metrics.watch_queue("embed_queue_faces", lambda: batcher.waiting)
@@ -131,9 +136,11 @@ async def _running(settings: Settings, metrics: Metrics) -> AsyncIterator[Any]:
             models=load_manifests(settings),
             provider=engine.embedder.provider,
             jobs=jobs,
-            live=live_streams(engine, gallery, settings),
+            live=live,
+            monitors=monitors,
         )
     finally:
+        await asyncio.to_thread(monitors.stop)
         await asyncio.to_thread(jobs.stop)
         await asyncio.to_thread(batcher.close)
         await asyncio.to_thread(gallery.close)

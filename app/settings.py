@@ -95,6 +95,29 @@ class Queues(_Group):
     faces_waiting: int = Field(default=512, ge=1, description="Faces that may wait for the embedder.")
 
 
+class Monitors(_Group):
+    """What monitors may do; nothing unless it is named here."""
+
+    sources: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Comma-separated sources that monitors may open: addresses "
+        "(`rtsp://camera.example/`, with all below), numbers of cameras (`0`), folders (`/srv/videos`).",
+    )
+    webhooks: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Comma-separated addresses that monitors may call, with all below "
+        "(`https://example.org/hooks/`).",
+    )
+    most: int = Field(default=8, ge=0, description="Most monitors; 0 allows none.")
+
+    @field_validator("sources", "webhooks", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(each for part in value.split(",") if (each := part.strip()))
+        return value
+
+
 class Settings(BaseSettings):
     """All settings; see each field's description."""
 
@@ -161,6 +184,9 @@ class Settings(BaseSettings):
     detection: Detection = Field(default_factory=lambda: Detection(), description="The face detector.")
     queues: Queues = Field(
         default_factory=lambda: Queues(), description="How much runs and how much may wait."
+    )
+    monitors: Monitors = Field(
+        default_factory=lambda: Monitors(), description="What monitors may open and call."
     )
     docs: bool = Field(default=True, description="Serve the interactive documentation at /docs.")
     log_format: Literal["console", "json"] = Field(default="console", description="How log lines look.")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # these pull in ONNX Runtime, OpenCV and FAISS; `sphereid --h
     from app.pipeline.decode import DecodeLimits
     from app.pipeline.embed import OnnxEmbedder
     from app.pipeline.ports import FaceDetector
+    from app.monitors.runner import MonitorRunner
     from app.video.live import Live
 
 
@@ -134,6 +135,23 @@ def live_streams(engine: Engine, gallery: "GalleryService", settings: Settings) 
         engine.limits,
         settings.detection.min_score,
     )
+
+
+def monitor_runner(live: "Live", settings: Settings) -> "MonitorRunner":
+    """What watches sources in the server's own name."""
+    from app.monitors.allowed import Allowed, shown
+    from app.monitors.runner import MonitorRunner
+    from app.monitors.types import Monitor
+    from app.video.live import LiveSession
+
+    def opener(monitor: Monitor) -> LiveSession:
+        source = monitor.name or shown(monitor.source)
+        return live.open(
+            monitor.gallery, min_face=monitor.min_face, min_score=monitor.min_score, source=source[:300]
+        )
+
+    allowed = Allowed(settings.monitors.sources, settings.monitors.webhooks)
+    return MonitorRunner(settings.data_dir / "monitors", opener, allowed, most=settings.monitors.most)
 
 
 def open_gallery(settings: Settings) -> "GalleryService":

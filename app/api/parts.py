@@ -14,6 +14,7 @@ from app.api.recognition import Recognition, Timings
 from app.api.schemas import ProblemDocument, Slug
 from app.gallery.service import GalleryService
 from app.jobs.runner import JobRunner
+from app.monitors.runner import MonitorRunner
 from app.pipeline.batcher import MicroBatcher
 from app.pipeline.manifest import Manifest
 from app.settings import Limits, Settings
@@ -35,6 +36,7 @@ class Parts:
     provider: str
     jobs: JobRunner
     live: Live
+    monitors: MonitorRunner
     locks: KeyedLocks = field(default_factory=KeyedLocks)
 
 
@@ -84,6 +86,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     text = {
         400: "The body cannot be read.",
         401: "A valid API key is needed.",
+        403: "The service's settings do not allow it.",
         404: "There is no such thing.",
         405: "This method is not available here.",
         408: "The body took too long to arrive.",

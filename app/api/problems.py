@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from app.gallery.errors import GalleryError
 from app.jobs.errors import JobError
+from app.monitors.errors import MonitorError
 from app.pipeline.errors import PipelineError
 from app.video.errors import VideoError
 
@@ -22,17 +23,22 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "malformed_request": (400, "The request body cannot be read"),
     "unauthorized": (401, "A valid API key is needed"),
     "cross_site": (403, "Another website may not change anything here"),
+    "source_not_allowed": (403, "Monitors may not open this source"),
+    "webhook_not_allowed": (403, "Monitors may not call this address"),
     "not_found": (404, "There is nothing at this address"),
     "gallery_not_found": (404, "No such gallery"),
     "identity_not_found": (404, "No such identity"),
     "face_not_found_in_gallery": (404, "No such face in the gallery"),
     "unknown_not_found": (404, "No such face in the inbox"),
+    "monitor_not_found": (404, "No such monitor"),
     "job_not_found": (404, "No such job"),
     "artifact_not_found": (404, "The job made no such thing"),
     "method_not_allowed": (405, "This method is not available here"),
     "body_timeout": (408, "The request body took too long to arrive"),
     "gallery_exists": (409, "The gallery exists already"),
     "identity_exists": (409, "The identity exists already"),
+    "monitor_exists": (409, "The monitor exists already"),
+    "too_many_monitors": (409, "There are as many monitors as allowed"),
     "gallery_protected": (409, "This gallery cannot be deleted"),
     "idempotency_conflict": (409, "The Idempotency-Key was used for another request"),
     "duplicate_face": (409, "The face is enrolled already"),
@@ -89,7 +95,7 @@ def problem_of(error: Exception) -> Problem:
     """The problem that an exception of any room becomes; what nobody foresaw is `internal_error`."""
     if isinstance(error, Problem):
         return error
-    if isinstance(error, PipelineError | GalleryError | VideoError | JobError):
+    if isinstance(error, PipelineError | GalleryError | VideoError | JobError | MonitorError):
         code = error.code if error.code in PROBLEMS else "internal_error"
         return Problem(code, None if code in _HIDDEN else str(error))
     if isinstance(error, RequestValidationError | ValidationError):

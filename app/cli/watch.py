@@ -30,24 +30,18 @@ def watch(
     One line for each arrival and departure. A lost connection is made again, with growing pauses. No picture
     is kept.
     """
-    from app.video.capture import frames
     from app.video.errors import VideoError
-    from app.video.presence import PresenceLog
+    from app.video.watching import watch as watched
     from app.wiring import live_streams
 
     stopped = threading.Event()
     with session() as service:
         live = live_streams(service.engine, service.gallery(), service.settings)
         stream = live.open(gallery, min_face=min_face, min_score=min_score)
-        log = PresenceLog()
-        last = 0.0
         try:
-            for time, image in frames(source, stopped, note, step=3):
-                last = time
-                for event in log.update(time, stream.frame(time, image)):
+            for events in watched(source, stream, stopped, note):
+                for event in events:
                     _tell(event, as_json, strangers)
-            for event in log.update(last + 3600, []):
-                _tell(event, as_json, strangers)
         except VideoError as error:
             fail(str(error))
             raise typer.Exit(FAILED) from None
@@ -64,15 +58,9 @@ def _tell(event: "Event", as_json: bool, strangers: bool) -> None:
         return
     now = datetime.now().astimezone()
     if as_json:
-        line = {
-            "event": event.kind,
-            "at": now.isoformat(timespec="milliseconds"),
-            "time": round(event.time, 3),
-            "identity": None if identity is None else {"id": identity.id, "name": identity.name},
-            "track": event.track,
-            "similarity": None if event.similarity is None else round(event.similarity, 4),
-        }
-        typer.echo(json.dumps(line, ensure_ascii=False))
+        from app.video.watching import event_json
+
+        typer.echo(json.dumps(event_json(event, now), ensure_ascii=False))
         return
     name = f"somebody unknown ({event.track})" if identity is None else identity.name or identity.id
     name = "".join(c if c.isprintable() else "?" for c in name)

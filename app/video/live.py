@@ -1,24 +1,40 @@
 """Faces of a live stream: tracked, and decided with what was seen of them so far."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from app.gallery.errors import StorageError
 from app.gallery.service import GalleryService
-from app.gallery.types import Identity
+from app.gallery.types import Identity, NewFace
+from app.gate import gate
 from app.pipeline.decode import DecodeLimits, decode
+from app.pipeline.keep import pack
 from app.pipeline.pipeline import FacePipeline
-from app.pipeline.types import Face, RGBImage
+from app.pipeline.types import Face, FloatArray, RGBImage
 from app.video.analyze import FrameAnalyzer
 from app.video.decide import decide_parts
 from app.video.gallery import GalleryMatcher
 from app.video.tracks import Links, Part
-from app.video.types import Matcher, Verdict, VideoOptions
+from app.video.types import Matcher, Sighting, Verdict, VideoOptions
+
+log = logging.getLogger(__name__)
 
 REMEMBERED: Final = 10.0
 """Seconds for which a track that is out of sight is remembered."""
 _PERSISTENCE: Final = 2
 """Decisions in a row that must contradict a given name before it is revised."""
+
+
+_UNKNOWN: Final = frozenset({"below_threshold", "empty_gallery"})
+_SEEN: Final = 3
+"""Embedded faces of a track before it counts as somebody unknown."""
+_CLEAR: Final = 0.9
+"""Share of a track's best quality that a face of it must have to stand for it."""
+
+Stranger = Callable[[RGBImage, Face, FloatArray], None]
+"""Gets a frame (H, W, 3) uint8, a face in it, and the face's embedding (D,) of L2 norm 1."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,15 +63,25 @@ class _Held:
 
 
 class LiveSession:
-    """One stream. Use it from one thread at a time. It keeps no picture."""
+    """One stream. Use it from one thread at a time. It keeps no picture.
+
+    stranger: told of each track that stays unknown, once, with the frame and the face in it.
+    """
 
     def __init__(
-        self, pipeline: FacePipeline, matcher: Matcher, options: VideoOptions, links: Links | None = None
+        self,
+        pipeline: FacePipeline,
+        matcher: Matcher,
+        options: VideoOptions,
+        links: Links | None = None,
+        stranger: Stranger | None = None,
     ) -> None:
         self._analyzer = FrameAnalyzer(pipeline, options, links)
         self._matcher = matcher
         self._held: dict[int, _Held] = {}
         self._known: Mapping[str, Identity] = {}
+        self._stranger = stranger
+        self._told: set[int] = set()
 
     def frame(self, time: float, image: RGBImage) -> list[LiveFace]:
         """The faces of the stream's next frame, largest first.
@@ -69,8 +95,10 @@ class LiveSession:
         book.forget(time - REMEMBERED)
         self._held = {number: held for number, held in self._held.items() if number in book.parts}
         faces = []
+        self._told &= book.parts.keys()
         for analyzed, sighting in zip(searched.faces, sightings, strict=True):
             verdict = self._held[sighting.part].verdict
+            self._tell(image, analyzed.face, sighting, book.parts[sighting.part], verdict)
             faces.append(
                 LiveFace(
                     analyzed.face,
@@ -83,6 +111,21 @@ class LiveSession:
                 )
             )
         return faces
+
+    def _tell(self, image: RGBImage, face: Face, sighting: Sighting, part: Part, verdict: Verdict) -> None:
+        """Tell of somebody who stays unknown, at a moment when the face can be seen well."""
+        if (
+            self._stranger is not None
+            and verdict.identity is None
+            and verdict.reason in _UNKNOWN
+            and part.number not in self._told
+            and part.embedded >= _SEEN
+            and sighting.vector is not None
+            and sighting.quality >= _CLEAR * part.best_quality
+            and not gate(face, "normal")
+        ):
+            self._told.add(part.number)
+            self._stranger(image, face, sighting.vector)
 
     def _decide(self, visible: Mapping[int, Part]) -> None:
         """Decide all visible parts together when the evidence on one of them has grown."""
@@ -121,11 +164,30 @@ class Live:
         mode: Literal["tracks", "per_frame"] = "tracks",
         min_face: int | None = None,
         min_score: float | None = None,
+        source: str | None = None,
     ) -> LiveSession:
-        """A new stream. Raises NotFoundError, ContractMismatchError."""
+        """A new stream. Strangers go into the gallery's inbox, where it has one; source: what that says of
+        where they were seen. Raises NotFoundError, ContractMismatchError."""
         matcher = GalleryMatcher(self.gallery, gallery_id, self.pipeline.embedder.contract)
         score = self.min_score if min_score is None else min_score
-        return LiveSession(self.pipeline, matcher, VideoOptions(mode, None, min_face, score), self.links)
+
+        def keep(image: RGBImage, face: Face, vector: FloatArray) -> None:
+            found = NewFace(
+                vector=vector,
+                contract=self.pipeline.embedder.contract,
+                quality=face.quality.score if face.quality else 0.0,
+                detection_score=face.score,
+                source=source,
+                crop=pack(image, face),
+            )
+            try:
+                self.gallery.unknowns.keep(gallery_id, [found])
+            except StorageError as error:
+                log.warning("an unknown face could not be kept: %s", error)
+
+        return LiveSession(
+            self.pipeline, matcher, VideoOptions(mode, None, min_face, score), self.links, keep
+        )
 
     def decode(self, data: bytes) -> RGBImage:
         """A frame's file as (H, W, 3) uint8 RGB; its size is what coordinates count in. Raises ImageError."""

@@ -12,6 +12,7 @@ from app.api.routes import (
     identities,
     jobs,
     models,
+    monitors,
     operation,
     stream,
     unknowns,
@@ -33,5 +34,6 @@ ROUTERS: tuple[APIRouter, ...] = (
     unknowns.router,
     videos.router,
     jobs.router,
+    monitors.router,
     stream.router,
 )

@@ -51,7 +51,8 @@ async def stream(
 ) -> None:
     """Send each frame as a binary message (JPEG, PNG or WebP); the answer is a JSON message about the newest
     frame that had arrived. Frames that came in between are dropped and counted, so that an answer is never
-    older than the work on one frame and the wait for another. No picture is kept."""
+    older than the work on one frame and the wait for another. No picture is kept, but for
+    one of each unknown face where the gallery has an inbox."""
     parts: Parts = websocket.app.state.parts
     if not _same_origin(websocket):
         await websocket.close(CLOSE_REFUSED, "other origins are not allowed")
@@ -59,7 +60,9 @@ async def stream(
     try:
         async with parts.admission.enter():
             session = await anyio.to_thread.run_sync(
-                lambda: parts.live.open(gallery, min_face=min_face, min_score=min_detection_score)
+                lambda: parts.live.open(
+                    gallery, min_face=min_face, min_score=min_detection_score, source="live"
+                )
             )
             await websocket.accept()
             await _serve(websocket, parts, session)
