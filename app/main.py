@@ -74,6 +74,7 @@ async def _running(settings: Settings, metrics: Metrics) -> AsyncIterator[Any]:
     from app.pipeline.batcher import MicroBatcher
     from app.wiring import (
         build_engine,
+        gallery_jobs,
         live_streams,
         load_manifests,
         model_folder,
@@ -111,7 +112,7 @@ async def _running(settings: Settings, metrics: Metrics) -> AsyncIterator[Any]:
 
     jobs = JobRunner(
         settings.data_dir / "jobs",
-        {KIND: video_jobs(engine, gallery)},
+        {KIND: video_jobs(engine, gallery), **gallery_jobs(engine, gallery)},
         max_waiting=settings.queues.jobs_waiting,
         keep=timedelta(days=settings.job_days),
     )

@@ -38,6 +38,9 @@ class Limits(_Group):
         description="Most pixels in memory; larger JPEGs are decoded at reduced size, others refused.",
     )
     video_bytes: int = Field(default=2048 * MIB, ge=1024, description="Largest video file, in bytes.")
+    import_bytes: int = Field(
+        default=8192 * MIB, ge=1024, description="Largest archive or Parquet file of an import, in bytes."
+    )
     images_per_request: int = Field(default=16, ge=2, le=1000, description="Most images in one enrollment.")
     faces_per_image: int = Field(
         default=256, ge=1, description="Most faces answered for one image; the largest are kept."

@@ -12,6 +12,7 @@ from app.settings import Settings
 if TYPE_CHECKING:  # these pull in ONNX Runtime, OpenCV and FAISS; `sphereid --help` needs none of them
     from app.gallery.calibration import ImpostorCalibration
     from app.gallery.service import GalleryService
+    from app.jobs.types import JobHandler
     from app.jobs.video import VideoJobs
     from app.pipeline.decode import DecodeLimits
     from app.pipeline.embed import OnnxEmbedder
@@ -120,6 +121,19 @@ def video_jobs(engine: Engine, gallery: "GalleryService") -> "VideoJobs":
         Links.from_calibration(impostor_calibration(engine.manifest)),
         workers=max(1, (os.cpu_count() or 2) - 1),
     )
+
+
+def gallery_jobs(engine: Engine, gallery: "GalleryService") -> "dict[str, JobHandler]":
+    """What does the jobs on whole galleries, on as many cores as video jobs get."""
+    from app.jobs import galleries, imports
+    from app.pipeline.pipeline import FacePipeline
+
+    pipeline = FacePipeline(engine.detector, engine.embedder)
+    workers = max(1, (os.cpu_count() or 2) - 1)
+    return {
+        imports.KIND: imports.ImportJobs(pipeline, gallery, engine.limits, workers),
+        galleries.EXPORT: galleries.ExportJobs(gallery),
+    }
 
 
 def live_streams(engine: Engine, gallery: "GalleryService", settings: Settings) -> "Live":

@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.bulk.errors import BulkError
 from app.gallery.errors import GalleryError
 from app.jobs.errors import JobError
 from app.monitors.errors import MonitorError
@@ -47,6 +48,8 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "body_too_large": (413, "The request body is too large"),
     "image_too_large": (413, "The image is too large"),
     "video_too_large": (413, "The video is too large"),
+    "file_too_large": (413, "The file is too large"),
+    "import_too_large": (413, "The archive unpacks to too much"),
     "unsupported_media_type": (415, "The request body has the wrong type"),
     "image_unsupported": (415, "The file is no image of a known format"),
     "invalid_request": (422, "The request is not valid"),
@@ -58,6 +61,7 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "face_not_found": (422, "No face was found"),
     "multiple_faces": (422, "More than one face was found"),
     "low_quality": (422, "The face is not good enough"),
+    "import_unreadable": (422, "The file cannot be imported"),
     "internal_error": (500, "Something went wrong here"),
     "model_error": (500, "The model failed"),
     "too_many_jobs": (503, "Too many jobs are waiting"),
@@ -95,7 +99,11 @@ def problem_of(error: Exception) -> Problem:
     """The problem that an exception of any room becomes; what nobody foresaw is `internal_error`."""
     if isinstance(error, Problem):
         return error
+<<<<<<< 68ceefee7057c27434bb6a7038b2cc7f0fd78362
     if isinstance(error, PipelineError | GalleryError | VideoError | JobError | MonitorError):
+=======
+    if isinstance(error, PipelineError | GalleryError | VideoError | JobError | BulkError):
+>>>>>>> 1498b6e5b02345d6b43dbc5cff4b0df45133ebb9
         code = error.code if error.code in PROBLEMS else "internal_error"
         return Problem(code, None if code in _HIDDEN else str(error))
     if isinstance(error, RequestValidationError | ValidationError):

@@ -37,10 +37,12 @@ class VideoOptions(Input):
 class JobProgress(Output):
     """How far a running job has come."""
 
-    stage: str = Field(description="What is being done: for videos `analyze`, then `render`.")
+    stage: str = Field(
+        description="What is being done: for videos `analyze`, then `render`; `import`, `export`."
+    )
     done: int
     total: int | None = Field(description="Null where it is unknown.")
-    rate: float = Field(description="Done a second; frames for videos.")
+    rate: float = Field(description="Done a second: frames of videos, files of imports, faces of exports.")
     eta_seconds: float | None = Field(description="To the end of the stage; null where it is unknown.")
 
 
@@ -67,7 +69,7 @@ class Job(Output):
     error: JobFailure | None
     result: dict[str, Any] = Field(
         description="Empty until it succeeded. `artifacts` says what can be fetched; videos also have "
-        "`people`, `frames`, `duration` and `truncated`."
+        "`people`, `frames`, `duration` and `truncated`, imports counts of files by what became of them."
     )
 
 

@@ -35,9 +35,16 @@ class Saved:
 
 
 async def save_upload(
-    request: Request, target: Path, *, field: str, max_bytes: int, patience: float
+    request: Request,
+    target: Path,
+    *,
+    field: str,
+    max_bytes: int,
+    patience: float,
+    too_large: str = "video_too_large",
 ) -> Saved:
-    """Write the file in `field` to `target`. max_bytes: of the file. patience: seconds between two pieces.
+    """Write the file in `field` to `target`. max_bytes: of the file; beyond it comes the problem `too_large`.
+    patience: seconds between two pieces.
 
     Raises Problem: 400, 408, 413, 415 or 422; then `target` may hold a part of the file.
     """
@@ -51,7 +58,7 @@ async def save_upload(
         raise Problem("malformed_request", "the multipart body names no boundary")
     request.state.body_limit = max_bytes + _ENVELOPE
     with target.open("wb") as file:
-        form = _Form(field, file, max_bytes)
+        form = _Form(field, file, max_bytes, too_large)
         try:
             parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]
             async for chunk in _patiently(request, patience):
@@ -63,7 +70,7 @@ async def save_upload(
     if not form.complete:
         raise Problem("malformed_request", "the multipart body ends too early")
     if not form.found:
-        raise Problem("invalid_request", f"{field}: a file is wanted (curl: -F {field}=@clip.mp4)")
+        raise Problem("invalid_request", f"{field}: a file is wanted (curl: -F {field}=@FILE)")
     return Saved(form.fields, file_name(form.name), form.size, form.hash.digest())
 
 
@@ -95,13 +102,13 @@ async def _patiently(request: Request, patience: float) -> AsyncIterator[bytes]:
 class _Form:
     """Takes what the parser finds: text fields into memory, the one file to disk."""
 
-    def __init__(self, field: str, file: IO[bytes], max_bytes: int) -> None:
+    def __init__(self, field: str, file: IO[bytes], max_bytes: int, too_large: str) -> None:
         self.fields: dict[str, str] = {}
         self.name: str | None = None
         self.size = 0
         self.found = self.complete = False
         self.hash = hashlib.sha256()
-        self._field, self._file, self._max_bytes = field, file, max_bytes
+        self._field, self._file, self._max_bytes, self._too_large = field, file, max_bytes, too_large
         self._header = self._value = b""
         self._headers: dict[bytes, bytes] = {}
         self._current: str | None = None
@@ -139,7 +146,7 @@ class _Form:
         file = options.get(b"filename")
         if file is None:
             if name == self._field:
-                raise Problem("invalid_request", f"{name}: send a file, not text (curl: -F {name}=@clip.mp4)")
+                raise Problem("invalid_request", f"{name}: send a file, not text (curl: -F {name}=@FILE)")
             if name in self.fields:
                 raise Problem("invalid_request", "a field was sent twice")
             if len(self.fields) >= 32:
@@ -162,7 +169,7 @@ class _Form:
         self.size += len(piece)
         if self.size > self._max_bytes:
             raise Problem(
-                "video_too_large",
+                self._too_large,
                 f"the file may have at most {self._max_bytes:,} bytes",
                 headers={"Connection": "close"},
             )

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from app import __version__
-from app.cli import gallery, images, operation, serve, video, watch
+from app.cli import bulk, gallery, images, operation, serve, video, watch
 from app.cli.console import FAILED, fail
 
 app = typer.Typer(
@@ -27,7 +27,10 @@ app.command()(watch.watch)
 app.command()(gallery.models)
 app.command()(operation.snapshot)
 app.command()(operation.restore)
-app.add_typer(gallery.galleries, name="galleries")
+gallery.galleries.command("import")(bulk.import_gallery)
+gallery.galleries.command("export")(bulk.export_gallery)
+app.add_typer(gallery.galleries, name="gallery")
+app.add_typer(gallery.galleries, name="galleries", hidden=True)
 app.add_typer(gallery.identities, name="identities")
 
 

@@ -128,16 +128,14 @@ def read_header(source: Path) -> Header:
         schema = pq.read_schema(source)
         header = Header(**json.loads((schema.metadata or {})[KEY]))
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
-        raise InvalidRequestError(
-            f"{source.name} is no Parquet file that an export of a gallery wrote"
-        ) from error
+        raise InvalidRequestError("this is no Parquet file that an export of a gallery wrote") from error
     if header.format != FORMAT:
         raise InvalidRequestError(
-            f"{source.name} has format {header.format}; this version reads {FORMAT}: upgrade SphereID"
+            f"the file has format {header.format}; this version reads {FORMAT}: upgrade SphereID"
         )
     missing = set(_schema().names) - set(schema.names)
     if missing:
-        raise InvalidRequestError(f"{source.name} lacks the columns {', '.join(sorted(missing))}")
+        raise InvalidRequestError(f"the file lacks the columns {', '.join(sorted(missing))}")
     return header
 
 
@@ -161,7 +159,7 @@ def restore(
     gallery = service.get_gallery(gallery_id)
     if None not in (header.contract, gallery.contract) and header.contract != gallery.contract:
         raise ContractMismatchError(
-            f"{source.name} holds embeddings of contract {header.contract}, gallery {gallery_id!r} those of "
+            f"the file holds embeddings of contract {header.contract}, gallery {gallery_id!r} those of "
             f"{gallery.contract}, and the two cannot be compared: import it into a new gallery, or import "
             "the photographs instead"
         )
@@ -179,7 +177,7 @@ def restore(
                 done += batch.num_rows
                 tell(done, total)
     except (pa.ArrowException, OSError) as error:
-        raise InvalidRequestError(f"{source.name} is damaged: {error}") from error
+        raise InvalidRequestError(f"the file is damaged: {error}") from error
     return Restored(identities, enrolled, present)
 
 

@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 
 from app.api.routes import (
+    bulk,
     detect,
     embed,
     faces,
@@ -31,6 +32,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     identities.router,
     faces.router,
     identify.router,
+    bulk.router,
     unknowns.router,
     videos.router,
     jobs.router,

@@ -13,14 +13,28 @@ from fastapi.responses import FileResponse, StreamingResponse
 from app.api.parts import OnceDep, PartsDep, problems
 from app.api.problems import Problem
 from app.api.schemas_jobs import Job, JobPage, JobReceipt, shown
+from app.jobs.artifacts import ARTIFACTS
 from app.jobs.errors import JobNotFoundError
 from app.jobs.runner import JobRunner
-from app.jobs.video import ARTIFACTS, RESULTS
+from app.jobs.video import RESULTS
 from app.video.process import CROPS
 
 router = APIRouter(prefix="/v1/jobs", tags=["videos and jobs"])
 JobId = Annotated[str, Path(pattern=r"^[a-z0-9]{16}$", description="The job's id.")]
-Artifact = Literal["tracks", "csv", "timeline", "vtt", "frames", "video", "crop"]
+Artifact = Literal[
+    "tracks",
+    "csv",
+    "timeline",
+    "vtt",
+    "frames",
+    "video",
+    "crop",
+    "report",
+    "report_csv",
+    "gallery",
+    "evaluation",
+    "chart",
+]
 TYPES: Final = {
     ".json": "application/json",
     ".jsonl": "application/x-ndjson",
@@ -29,6 +43,8 @@ TYPES: Final = {
     ".png": "image/png",
     ".jpg": "image/jpeg",
     ".mp4": "video/mp4",
+    ".svg": "image/svg+xml",
+    ".parquet": "application/vnd.apache.parquet",
 }
 LOOK_EVERY: Final = 0.25
 """Seconds between two looks at a watched job."""
@@ -121,14 +137,18 @@ async def _events(jobs: JobRunner, job_id: str, request: Request) -> AsyncIterat
 async def get_result(
     job: JobId,
     parts: PartsDep,
-    artifact: Annotated[Artifact, Query(description="Which of the results.")] = "tracks",
+    artifact: Annotated[
+        Artifact | None, Query(description="Which of the results (default: the first that the job lists).")
+    ] = None,
     crop: Annotated[
         str | None,
         Query(pattern=r"^crops/[0-9]{1,9}\.jpg$", description="With `artifact=crop`: a track's `best_crop`."),
     ] = None,
 ) -> FileResponse:
-    """`tracks` is JSON; `csv` a table of the same; `timeline` a PNG; `vtt` captions; `frames` JSON lines, one
-    a frame; `video` the annotated MP4, which takes range requests; `crop` the best picture of a track."""
+    """Of videos: `tracks` is JSON; `csv` a table of the same; `timeline` a PNG; `vtt` captions; `frames` JSON
+    lines, one a frame; `video` the annotated MP4, which takes range requests; `crop` the best picture of a
+    track. Of imports: `report` is JSON, `report_csv` a table, with a line for every file. Of exports:
+    `gallery` is Parquet."""
 
     def find() -> tuple[FilePath, str]:
         found = parts.jobs.get(job)
@@ -136,15 +156,18 @@ async def get_result(
             raise Problem(
                 "job_not_finished", f"the job is {found.state}: there is a result once it succeeded"
             )
-        if artifact == "crop":
+        wanted = artifact or next(iter(found.result.get("artifacts", [])), None)
+        if wanted is None:
+            raise Problem("artifact_not_found", "this job made no files")
+        if wanted == "crop":
             if crop is None:
                 raise Problem("invalid_request", "crop: say which, as the tracks' `best_crop` names it")
             name = f"{CROPS}/{crop.partition('/')[2]}"
         else:
-            name = ARTIFACTS[artifact]
+            name = ARTIFACTS[wanted]
         path = parts.jobs.folder(job) / RESULTS / name
         if not path.is_file():
-            raise Problem("artifact_not_found", f"this job made no {artifact}")
+            raise Problem("artifact_not_found", f"this job made no {wanted}")
         stem = found.name.rpartition(".")[0] or found.name
         return path, f"{stem}.{path.name}"
 

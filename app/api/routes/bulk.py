@@ -1,0 +1,107 @@
+"""Whole galleries, as jobs: import and export."""
+
+from functools import partial
+from typing import Any
+
+import anyio
+import anyio.to_thread
+from fastapi import APIRouter, Response
+
+from app.api.parts import ContextDep, GalleryId, OnceDep, Parts, PartsDep, problems
+from app.api.schemas_bulk import ImportOptions
+from app.api.schemas_jobs import Job, shown
+from app.api.upload import checked, save_upload
+from app.bulk.sources import open_source
+from app.gallery import portable
+from app.jobs import galleries as g
+from app.jobs import imports
+from app.jobs.video import UPLOAD
+
+router = APIRouter(prefix="/v1/galleries/{gallery}", tags=["whole galleries"])
+_FORM = {
+    "type": "object",
+    "required": ["file"],
+    "properties": {"file": {"type": "string", "format": "binary"}}
+    | ImportOptions.model_json_schema(ref_template="#/components/schemas/{model}")["properties"],
+}
+
+
+@router.post(
+    "/import",
+    summary="Import many people",
+    status_code=202,
+    response_model=Job,
+    responses=problems(400, 404, 408, 409, 413, 415, 422),
+    openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
+)
+async def import_gallery(gallery: GalleryId, parts: PartsDep, context: ContextDep, once: OnceDep) -> Response:
+    """Upload a tar or zip archive of photographs, or a Parquet file that an export wrote, in the field
+    `file`; the answer is a job.
+
+    In an archive the outermost folder names the identity (`alice/1.jpg`; a loose `alice.jpg` is Alice's
+    too), or one CSV at the top does, with the columns `identity`, `file` and, if wanted, `name`, `metadata`
+    and others. The job's artifacts `report` (JSON) and `report_csv` say of every file what became of it, and
+    why it was left out. A job that the service's end interrupted goes on; a photograph that is enrolled
+    already is not enrolled twice.
+    """
+    job_id, folder = await anyio.to_thread.run_sync(parts.jobs.reserve)
+    submitted = False
+    try:
+        await anyio.to_thread.run_sync(parts.gallery.get_gallery, gallery)
+        saved = await save_upload(
+            context.request,
+            folder / UPLOAD,
+            field="file",
+            max_bytes=context.limits.import_bytes,
+            patience=context.limits.body_timeout,
+            too_large="file_too_large",
+        )
+        options = checked(ImportOptions, saved)
+
+        def check() -> None:
+            if imports.is_parquet(folder / UPLOAD):
+                portable.read_header(folder / UPLOAD)
+            else:
+                with open_source(folder / UPLOAD, archive=True):
+                    pass
+
+        await anyio.to_thread.run_sync(check)
+
+        def submit() -> Job:
+            nonlocal submitted
+            score = options.min_detection_score
+            params: dict[str, Any] = options.model_dump(exclude={"min_detection_score"}) | {
+                "gallery": gallery,
+                "min_score": parts.settings.detection.min_score if score is None else score,
+            }
+            job = parts.jobs.submit(job_id, imports.KIND, saved.name or gallery, params)
+            submitted = True
+            return shown(job)
+
+        content = saved.digest + options.model_dump_json().encode()
+        return await once(content, lambda: anyio.to_thread.run_sync(submit), 202)
+    finally:
+        if not submitted:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(parts.jobs.discard, job_id)
+
+
+@router.post(
+    "/export",
+    summary="Export a gallery",
+    status_code=202,
+    response_model=Job,
+    responses=problems(404, 409, 422),
+)
+async def export_gallery(gallery: GalleryId, parts: PartsDep, once: OnceDep) -> Response:
+    """The answer is a job; its artifact `gallery` is a Parquet file of all identities and faces with their
+    embeddings, which an import reads back bit for bit. Whoever has it can find these people elsewhere: keep
+    it as you keep the database."""
+    return await once(b"", lambda: anyio.to_thread.run_sync(partial(_begin, parts, gallery, g.EXPORT)), 202)
+
+
+def _begin(parts: Parts, gallery: str, kind: str, **params: Any) -> Job:
+    """Submit a job about a gallery that has no upload."""
+    parts.gallery.get_gallery(gallery)
+    job_id, _ = parts.jobs.reserve()
+    return shown(parts.jobs.submit(job_id, kind, gallery, {"gallery": gallery, **params}))

@@ -1,0 +1,27 @@
+"""The JSON of work on whole galleries."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from app.api.schemas import FaceChoice, Input
+from app.gate import Strictness
+
+
+class ImportOptions(Input):
+    """Which faces of an import enter the gallery. They concern photographs, not Parquet files."""
+
+    face: FaceChoice = "only"
+    quality: Strictness = Field(
+        "normal",
+        description="`normal` leaves out faces that are too small, `strict` any fault, `off` nothing.",
+    )
+    duplicates: Literal["report", "refuse"] = Field(
+        "report", description="`refuse` leaves out faces that resemble another identity; `report` names it."
+    )
+    min_face: int | None = Field(
+        None, ge=12, le=10_000, description="Shortest side of a face, in pixels (default: by the image)."
+    )
+    min_detection_score: float | None = Field(
+        None, ge=0, lt=1, description="Lowest detection score of a face (default: the service's)."
+    )

@@ -1,0 +1,1 @@
+"""Work on whole galleries: photographs and files in, files out, another model's embeddings."""

@@ -1,0 +1,226 @@
+"""`sphereid gallery import` and `export`."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from app.cli.console import DONE, FAILED, NOT_ALL, AsJson, GalleryName, err, fail, note, table
+from app.cli.images import Gate, Largest, MinFace, MinScore
+from app.cli.session import gallery, session
+from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.gallery.service import GalleryService
+
+STOPPED = 130
+"""As shells count a command that Ctrl-C ended."""
+
+
+def import_gallery(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder, or a tar or zip archive, with a folder of photographs a person; a CSV with the columns "
+            "identity and file; or a Parquet file of `export`.",
+            metavar="DIR|TAR|ZIP|CSV|PARQUET",
+        ),
+    ],
+    gallery_id: GalleryName = "default",
+    create: Annotated[bool, typer.Option(help="Make the gallery if there is none.")] = False,
+    largest: Largest = False,
+    quality: Gate = "normal",
+    refuse_duplicates: Annotated[
+        bool, typer.Option(help="Leave out faces that resemble another identity.")
+    ] = False,
+    min_score: MinScore = None,
+    min_face: MinFace = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write what became of every file here, as .csv or .json.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Enroll many people.
+
+    sphereid gallery import portraits/ --gallery staff --create --report left-out.csv
+
+    Stopped or killed, the same command goes on where it was: a photograph that is enrolled is not enrolled
+    twice. Exit code 1: some files were left out.
+    """
+    from app.bulk.errors import BulkError
+    from app.jobs.imports import is_parquet
+
+    if not source.exists():
+        raise ValueError(f"there is no file or folder {source}")
+    if report is not None and report.suffix.lower() not in (".csv", ".json"):
+        raise ValueError(f"{report}: a report is written as .csv or .json")
+    try:
+        if source.is_file() and is_parquet(source):
+            summary = _restore(source, gallery_id, create)
+        else:
+            summary = _photographs(
+                source,
+                gallery_id,
+                create,
+                report,
+                {
+                    "face": "largest" if largest else "only",
+                    "quality": quality,
+                    "duplicates": "refuse" if refuse_duplicates else "report",
+                    "min_score": min_score,
+                    "min_face": min_face,
+                },
+            )
+    except BulkError as error:
+        fail(f"{source}: {error}")
+        raise typer.Exit(FAILED) from None
+    except KeyboardInterrupt:
+        note("stopped: run the same command to go on")
+        raise typer.Exit(STOPPED) from None
+    if as_json:
+        typer.echo(json.dumps(summary))
+    raise typer.Exit(NOT_ALL if summary.get("left_out") else DONE)
+
+
+def _photographs(
+    source: Path, gallery_id: str, create: bool, report: Path | None, options: dict[str, Any]
+) -> dict[str, Any]:
+    from app.bulk.photographs import ImportOptions, import_photographs
+    from app.bulk.photographs import Progress as Report
+    from app.bulk.report import Journal
+    from app.bulk.sources import open_source
+
+    with open_source(source) as opened, session() as loaded:
+        if not opened.entries:
+            raise ValueError(f"there is no picture in {source}")
+        service = loaded.gallery()
+        _ready(service, gallery_id, create, loaded.settings)
+        if options["min_score"] is None:
+            options["min_score"] = loaded.settings.detection.min_score
+        journal = Journal()
+        try:
+            with bar("Importing", "files") as show:
+
+                def tell(progress: Report) -> None:
+                    show(progress.done, progress.total, progress.rate)
+
+                import_photographs(
+                    opened,
+                    loaded.pipeline,
+                    service,
+                    gallery_id,
+                    ImportOptions(**options),
+                    journal=journal,
+                    limits=loaded.engine.limits,
+                    workers=loaded.settings.queues.in_flight,
+                    report=tell,
+                )
+        finally:
+            if report is not None:
+                (journal.write_csv if report.suffix.lower() == ".csv" else journal.write_json)(report)
+    summary = journal.summary()
+    left = [line for line in journal.lines() if line.outcome == "left_out"]
+    if left and report is None:
+        table(None, ["left out", "reason", "detail"], [(x.file, x.reason, x.detail) for x in left[:20]])
+        if len(left) > 20:
+            note(f"and {len(left) - 20} more: --report left-out.csv lists all of them")
+    note(
+        f"{summary['enrolled']} faces enrolled in {gallery_id}, {summary['present']} were there already, "
+        f"{summary['left_out']} files left out"
+        + (f", {summary['resembling']} resemble another identity" if summary["resembling"] else "")
+    )
+    return summary
+
+
+def _restore(source: Path, gallery_id: str, create: bool) -> dict[str, Any]:
+    from app.gallery import portable
+
+    header = portable.read_header(source)
+    settings = Settings()
+    with gallery(settings) as service:
+        known = _ready(service, gallery_id, create, settings, header)
+        with bar("Importing", "rows") as show:
+            done = portable.restore(service, gallery_id, source, lambda at, total: show(at, total, None))
+    note(
+        f"{done.enrolled} faces of {done.identities} new identities enrolled in {gallery_id}, "
+        f"{done.present} were there already" + ("" if known else "; the gallery was made with its rules")
+    )
+    return {"enrolled": done.enrolled, "identities": done.identities, "present": done.present}
+
+
+def _ready(
+    service: "GalleryService", gallery_id: str, create: bool, settings: Settings, header: Any = None
+) -> bool:
+    """Whether the gallery was there; it is made where that is allowed. Raises GalleryError."""
+    from app.gallery.errors import NotFoundError
+    from app.gallery.types import FpirPolicy, GalleryRules
+
+    try:
+        service.get_gallery(gallery_id)
+    except NotFoundError as error:
+        if not create:
+            raise NotFoundError(error.code, f"{error}; --create makes it") from None
+    else:
+        return True
+    rules = GalleryRules(FpirPolicy(settings.default_fpir)) if header is None else header.rules
+    name, metadata = (None, {}) if header is None else (header.name, header.metadata)
+    service.create_gallery(gallery_id, name, metadata, rules)
+    return False
+
+
+def export_gallery(
+    target: Annotated[Path, typer.Argument(help="The file to write.", metavar="OUT.parquet")],
+    gallery_id: GalleryName = "default",
+    force: Annotated[bool, typer.Option(help="Replace a file that exists.")] = False,
+) -> None:
+    """Write a gallery's identities, faces and embeddings to a Parquet file.
+
+    `sphereid gallery import` reads it back bit for bit. Whoever has the file can find these people elsewhere:
+    keep it as you keep the database.
+    """
+    from app.gallery import portable
+
+    if target.suffix.lower() != ".parquet":
+        raise ValueError(f"{target}: choose a name that ends with .parquet")
+    if not target.absolute().parent.is_dir():
+        raise ValueError(f"{target}: there is no folder {target.parent}")
+    if target.exists() and not force:
+        raise ValueError(f"{target} exists; --force replaces it")
+    with gallery() as service, bar("Exporting", "faces") as show:
+        written = portable.export(service, gallery_id, target, lambda done, total: show(done, total, None))
+    note(f"{written.faces} faces of {written.identities} identities in {target}")
+
+
+@contextmanager
+def bar(title: str, unit: str) -> Iterator[Callable[[int, int | None, float | None], None]]:
+    """A progress bar on stderr that is told (done, total, rate); none without a terminal."""
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+        console=err,
+        transient=True,
+        disable=not err.is_terminal,
+    )
+    with progress:
+        task = progress.add_task(title, total=None, speed="")
+
+        def show(done: int, total: int | None, rate: float | None) -> None:
+            spoken = "" if rate is None else f"{rate:.1f} {unit}/s"
+            progress.update(task, completed=done, total=total, speed=spoken)
+
+        yield show
