@@ -86,6 +86,7 @@ def build_engine(settings: Settings) -> Engine:
         DetectorConfig(
             min_face=settings.detection.min_face,
             min_face_ratio=settings.detection.min_face_ratio,
+            thresholds=(0.6, 0.7, settings.detection.min_score),
             threads=settings.detection.threads,
             cache_dir=settings.data_dir / "cache",
         )

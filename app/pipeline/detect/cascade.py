@@ -4,19 +4,30 @@ Rules and constants are those of facenet-pytorch; see `boxes` for the arithmetic
 """
 
 import math
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import onnxruntime as ort
 
 from app.pipeline.detect.boxes import Indices, cells_to_boxes, nms, regress, square
-from app.pipeline.detect.pyramid import AreaSampler, level_tiles, pyramid_scales
+from app.pipeline.detect.pyramid import AreaSampler, Tile, level_tiles, pyramid_scales
 from app.pipeline.detect.weights import Net
 from app.pipeline.types import FloatArray
 
 _TILE_CELLS = 80
 _RNET_BATCH, _ONET_BATCH = 128, 32
-"""All crops of a stage go in one run, or in several of this many where a crowd would need much memory."""
+"""All crops of a stage go in one run a thread, or in several of this many where a crowd would need much
+memory. Smaller runs would fit the processor's cache, but cost more to start than that gives."""
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+
+Hits = tuple[Indices, FloatArray]
+"""P-net windows: (N, 2) columns and rows, (N, 5) heads."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +54,9 @@ class Cascade:
         self._limits = logit(thresholds[0]), logit(thresholds[1])
         self._factor = factor
         self._max_candidates = max_candidates
-        self._pnet, self._rnet, self._onet = (_session(graphs[n], threads) for n in ("pnet", "rnet", "onet"))
+        self._pnet, self._rnet, self._onet = (_session(graphs[n]) for n in ("pnet", "rnet", "onet"))
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads, "detect") if threads > 1 else None
 
     def run(self, image: AreaSampler, min_face: float, min_score: float) -> Detections:
         """All faces of at least `min_face` pixels whose score is at least `min_score`, best score first."""
@@ -54,7 +67,7 @@ class Cascade:
         scales = pyramid_scales(image.height, image.width, min_face, self._factor)
         if not scales:
             return np.empty((0, 4), np.float32)
-        found = [self._scan(image, scale) for scale in scales]
+        found = self._scan(image, scales)
         cells = np.concatenate([cells for cells, _ in found])
         heads = np.concatenate([heads for _, heads in found])
         levels = np.repeat(np.arange(len(found)), [len(cells) for cells, _ in found])
@@ -64,22 +77,33 @@ class Cascade:
         keep = nms(boxes, heads[:, 4], 0.7)[: self._max_candidates]
         return square(regress(boxes[keep], heads[keep, :4], plus=0))
 
-    def _scan(self, image: AreaSampler, scale: float) -> tuple[Indices, FloatArray]:
-        """P-net on one level: (N, 2) columns and rows and (N, 5) heads of the windows above the threshold."""
-        cells: list[Indices] = []
-        values: list[FloatArray] = []
-        for corner, tile in level_tiles(image, scale, _TILE_CELLS):
-            heads = _infer(self._pnet, tile[None])[0]
-            hits = np.flatnonzero(heads[4] >= self._limits[0])
-            columns, rows = hits % heads.shape[2], hits // heads.shape[2]
-            cells.append(np.stack([columns + corner[0], rows + corner[1]], axis=1))
-            values.append(heads.reshape(5, -1).take(hits, axis=1).T)
-        best = _top(np.concatenate(values), self._max_candidates)
-        return np.concatenate(cells)[best], np.concatenate(values)[best]
+    def _scan(self, image: AreaSampler, scales: list[float]) -> list[Hits]:
+        """P-net on each level: at most `max_candidates` windows above the threshold, in no order."""
+        tiles = [
+            (level, tile)
+            for level, scale in enumerate(scales)
+            for tile in level_tiles(image.height, image.width, scale, _TILE_CELLS)
+        ]
+        scanned = self._each(lambda item: self._scan_tile(image, item[1]), tiles)
+        found: list[Hits] = []
+        for level in range(len(scales)):
+            parts = [hits for (of, _), hits in zip(tiles, scanned, strict=True) if of == level]
+            cells, heads = (np.concatenate(each) for each in zip(*parts, strict=True))
+            best = _top(heads, self._max_candidates)
+            found.append((cells[best], heads[best]))
+        return found
+
+    def _scan_tile(self, image: AreaSampler, tile: Tile) -> Hits:
+        """P-net on one tile: the windows above the threshold."""
+        heads = _infer(self._pnet, image.window(tile.rows, tile.columns)[None])[0]
+        hits = np.flatnonzero(heads[4] >= self._limits[0])
+        rows, columns = np.divmod(hits, heads.shape[2])
+        cells = np.stack([columns, rows], axis=1) + np.array(tile.corner)
+        return cells, heads.reshape(5, -1).take(hits, axis=1).T
 
     def refine(self, image: AreaSampler, boxes: FloatArray) -> FloatArray:
         """R-net on every candidate: the (M, 4) square boxes that survive, best first."""
-        heads, inside = _infer_crops(self._rnet, image, boxes, 24, _RNET_BATCH)
+        heads, inside = self._infer_crops(self._rnet, image, boxes, 24, _RNET_BATCH)
         good = np.flatnonzero(heads[:, 4] > self._limits[1])
         boxes, heads = boxes[inside[good]], heads[good]
         keep = nms(boxes, heads[:, 4], 0.7)
@@ -87,7 +111,7 @@ class Cascade:
 
     def output(self, image: AreaSampler, boxes: FloatArray, min_score: float) -> Detections:
         """O-net on every survivor: final boxes, scores and landmarks, best first."""
-        heads, inside = _infer_crops(self._onet, image, boxes, 48, _ONET_BATCH)
+        heads, inside = self._infer_crops(self._onet, image, boxes, 48, _ONET_BATCH)
         scores = sigmoid(heads[:, 14])
         good = np.flatnonzero(scores >= min_score)
         boxes, heads, scores = boxes[inside[good]], heads[good], scores[good]
@@ -97,6 +121,28 @@ class Cascade:
         boxes = regress(boxes, heads[:, :4], plus=1)
         keep = nms(boxes, heads[:, 14], 0.7, overlap="min")
         return Detections(boxes[keep], scores[keep], np.ascontiguousarray(landmarks[keep]))
+
+    def _infer_crops(
+        self, session: ort.InferenceSession, image: AreaSampler, boxes: FloatArray, side: int, batch: int
+    ) -> tuple[FloatArray, Indices]:
+        """The heads for the boxes' crops, and the indices of the boxes that have one.
+
+        See `AreaSampler.crops`.
+        """
+
+        def infer(first: int) -> tuple[FloatArray, Indices]:
+            pixels, inside = image.crops(boxes[first : first + step], side)
+            return (_infer(session, pixels) if len(inside) else nothing), inside + first
+
+        nothing = np.empty((0, session.get_outputs()[0].shape[1]), np.float32)
+        step = max(1, min(batch, -(-len(boxes) // self._threads)))
+        parts = self._each(infer, range(0, len(boxes), step))
+        heads = np.concatenate([nothing, *(part[0] for part in parts)])
+        return heads, np.concatenate([np.empty(0, np.int64), *(part[1] for part in parts)])
+
+    def _each(self, work: Callable[[ItemT], ResultT], items: Iterable[ItemT]) -> list[ResultT]:
+        """`work` on every item, in the order of the items; side by side where there are threads for it."""
+        return list((self._pool.map if self._pool else map)(work, items))
 
 
 def logit(probability: float) -> float:
@@ -122,26 +168,10 @@ def _infer(session: ort.InferenceSession, pixels: FloatArray) -> FloatArray:
     return heads
 
 
-def _infer_crops(
-    session: ort.InferenceSession, image: AreaSampler, boxes: FloatArray, side: int, batch: int
-) -> tuple[FloatArray, Indices]:
-    """The heads for the boxes' crops, and the indices of the boxes that have one; see `AreaSampler.crops`."""
-    heads = [np.empty((0, session.get_outputs()[0].shape[1]), np.float32)]
-    indices = [np.empty(0, np.int64)]
-    for first in range(0, len(boxes), batch):
-        pixels, inside = image.crops(boxes[first : first + batch], side)
-        if len(inside):
-            heads.append(_infer(session, pixels))
-            indices.append(inside + first)
-    return np.concatenate(heads), np.concatenate(indices)
-
-
-def _session(model: bytes, threads: int) -> ort.InferenceSession:
+def _session(model: bytes) -> ort.InferenceSession:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Threads that wait must not take the processor from other requests.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # The cascade spreads crops and tiles over threads itself: the operators are too small to be shared out.
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
     # Shapes differ from call to call: remembered allocation plans would only pile up.
     options.enable_mem_pattern = False
     options.log_severity_level = 3

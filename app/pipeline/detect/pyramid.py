@@ -18,6 +18,9 @@ from app.pipeline.types import FloatArray, RGBImage
 _TABLE_LIMIT = 4_000_000
 """Pixels that one table of sums may cover: 12 bytes each. Larger images get tables of their parts."""
 
+_SIDE_LIMIT = 32_000
+"""Longest side of a table of sums: `_looked_up` counts in 16 bits."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bins:
@@ -54,7 +57,8 @@ class AreaSampler:
     def __init__(self, image: RGBImage) -> None:
         self.image = image
         self.height, self.width = image.shape[:2]
-        self._table = _table_of_sums(image) if self.height * self.width <= _TABLE_LIMIT else None
+        small = self.height * self.width <= _TABLE_LIMIT and max(image.shape) < _SIDE_LIMIT
+        self._table = _table_of_sums(image) if small else None
 
     def window(self, rows: Bins, columns: Bins) -> FloatArray:
         """(3, len(rows), len(columns)) means over the bins."""
@@ -66,9 +70,10 @@ class AreaSampler:
                 halves = self.window(rows[:middle], columns), self.window(rows[middle:], columns)
                 return np.concatenate(halves, axis=1)
             table, top, left = _table_of_sums(self.image[y, x]), y.start, x.start
-        bands = table.take(rows.stop - top, axis=1) - table.take(rows.start - top, axis=1)
-        sums = bands.take(columns.stop - left, axis=2) - bands.take(columns.start - left, axis=2)
-        means: FloatArray = np.multiply(sums, rows.weights[:, None], dtype=np.float32)
+        bands = table.take(rows.stop - top, axis=0) - table.take(rows.start - top, axis=0)
+        sums = bands.take(columns.stop - left, axis=1) - bands.take(columns.start - left, axis=1)
+        means = np.empty((3, len(rows), len(columns)), np.float32)
+        np.multiply(sums.transpose(2, 0, 1), rows.weights[:, None], out=means, dtype=np.float32)
         means *= columns.weights
         return means
 
@@ -90,32 +95,36 @@ class AreaSampler:
         if self._table is None:
             for plane, (x1, y1), (x2, y2) in zip(planes, first, last, strict=True):
                 plane[:] = self.window(Bins(y1, y2), Bins(x1, x2))
-            return planes, inside
-        x1, x2 = first[:, 0, None, :], last[:, 0, None, :]
-        y1, y2 = first[:, 1, :, None], last[:, 1, :, None]
-        stride = self.width + 1
-        corners = [(y * stride + x) for y, x in ((y2, x2), (y1, x2), (y2, x1), (y1, x1))]
-        weights = np.float32(1) / ((y2 - y1) * (x2 - x1)).astype(np.float32)
-        for channel, sums in enumerate(self._table.reshape(3, -1)):
-            # "clip" spares NumPy a second pass for bounds; the corners are inside by construction.
-            a, b, c, d = (sums.take(corner, mode="clip") for corner in corners)
-            a -= b
-            a -= c
-            a += d
-            np.multiply(a, weights, out=planes[:, channel], dtype=np.float32)
+        elif len(inside):
+            (x1, y1), (x2, y2) = first.transpose(1, 0, 2), last.transpose(1, 0, 2)
+            sums = _looked_up(self._table, y2, x2)
+            sums -= _looked_up(self._table, y1, x2)
+            sums -= _looked_up(self._table, y2, x1)
+            sums += _looked_up(self._table, y1, x1)
+            weights = np.float32(1) / ((y2 - y1)[:, :, None] * (x2 - x1)[:, None]).astype(np.float32)
+            np.multiply(sums.transpose(0, 3, 1, 2), weights[:, None], out=planes, dtype=np.float32)
         return planes, inside
 
 
 def _table_of_sums(image: RGBImage) -> NDArray[np.int32]:
-    """(3, H+1, W+1) int32: the sum of all pixels above and to the left, by plane.
+    """(H+1, W+1, 3) int32: the sum of all pixels above and to the left, by plane.
 
     Sums past 2³¹ wrap, and differences over windows of less than 8 million pixels are right all the same.
     """
-    height, width = image.shape[:2]
-    table = np.empty((3, height + 1, width + 1), np.int32)
-    for plane, sums in zip(cv2.split(image), table, strict=True):
-        cv2.integral(plane, sum=sums, sdepth=cv2.CV_32S)
-    return table
+    return np.asarray(cv2.integral(image, sdepth=cv2.CV_32S), np.int32)
+
+
+def _looked_up(table: NDArray[np.int32], y: Indices, x: Indices) -> NDArray[np.int32]:
+    """(M, n, n, 3) entries of the table in rows (M, n) and columns (M, n).
+
+    OpenCV's nearest-neighbor remapping is the fastest gather of pixels there is here, and takes integers.
+    """
+    count, side = x.shape
+    places = np.empty((count, side, side, 2), np.int16)
+    places[..., 0] = x[:, None]
+    places[..., 1] = y[:, :, None]
+    found = cv2.remap(table, places.reshape(-1, side, 2), np.empty(0), cv2.INTER_NEAREST)
+    return np.asarray(found, np.int32).reshape(count, side, side, 3)
 
 
 def pyramid_scales(height: int, width: int, min_face: float, factor: float) -> list[float]:
@@ -127,20 +136,27 @@ def pyramid_scales(height: int, width: int, min_face: float, factor: float) -> l
     return scales
 
 
-def level_tiles(
-    sampler: AreaSampler, scale: float, cells: int
-) -> Iterator[tuple[tuple[int, int], FloatArray]]:
-    """The pyramid level at `scale`, ⌊side·scale + 1⌋ pixels on each axis, tile by tile.
+@dataclass(frozen=True, slots=True, eq=False)
+class Tile:
+    """A part of a pyramid level. corner: column and row of its first P-net window in the level."""
 
-    Yields ((column, row) of its first P-net window, (3, h, w) planes). A tile holds at most cells×cells
-    windows and overlaps the next one by the ten pixels that their windows share, so P-net answers as it would
-    for the whole level, while its work stays in the processor's cache and its memory bounded.
+    corner: tuple[int, int]
+    rows: Bins
+    columns: Bins
+
+
+def level_tiles(height: int, width: int, scale: float, cells: int) -> Iterator[Tile]:
+    """The tiles of the pyramid level at `scale`, which has ⌊side·scale + 1⌋ pixels on each axis.
+
+    A tile holds at most cells×cells windows and overlaps the next one by the ten pixels that their windows
+    share, so P-net answers as it would for the whole level, while its work stays in the processor's cache and
+    its memory bounded.
     """
-    rows = Bins.of(sampler.height, int(sampler.height * scale + 1))
-    columns = Bins.of(sampler.width, int(sampler.width * scale + 1))
+    rows = Bins.of(height, int(height * scale + 1))
+    columns = Bins.of(width, int(width * scale + 1))
     for first_row, y in _cuts(len(rows), cells):
         for first_column, x in _cuts(len(columns), cells):
-            yield (first_column, first_row), sampler.window(rows[y], columns[x])
+            yield Tile((first_column, first_row), rows[y], columns[x])
 
 
 def _cuts(side: int, cells: int) -> Iterator[tuple[int, slice]]:

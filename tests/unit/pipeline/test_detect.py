@@ -183,6 +183,19 @@ def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
         DetectorConfig(**wrong)  # type: ignore[arg-type]
 
 
+def test_threads_of_one_call_change_nothing(detector: MtcnnDetector, portrait: Image) -> None:
+    """Tiles, levels and crops are shared out among threads; the answer is put together in the same order."""
+    crowd = np.tile(portrait[:300, :300], (2, 3, 1))
+    for image in (portrait, crowd, np.full((90, 400, 3), 127, np.uint8)):
+        alone = detector.detect(image)
+        together = MtcnnDetector(DetectorConfig(threads=3)).detect(image)
+        assert len(alone) == len(together)
+        for one, other in zip(alone, together, strict=True):
+            np.testing.assert_allclose(one.box_xyxy, other.box_xyxy, atol=0.01)
+            np.testing.assert_allclose(one.landmarks, other.landmarks, atol=0.01)
+            assert one.score == pytest.approx(other.score, abs=1e-4)
+
+
 def test_threads_share_one_detector(detector: MtcnnDetector, portrait: Image) -> None:
     images = [
         cv2.resize(portrait, (side, side), interpolation=cv2.INTER_AREA) for side in range(180, 300, 10)

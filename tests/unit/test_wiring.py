@@ -1,0 +1,17 @@
+"""What settings become."""
+
+from pathlib import Path
+
+from app.wiring import build_engine
+from tests.server import settings_for
+from tests.toy import write_toy_model
+
+
+def test_the_settings_of_detection_reach_the_detector(tmp_path: Path) -> None:
+    """Also as defaults: whoever names no score gets the one that was set."""
+    write_toy_model(tmp_path / "models")
+    chosen = {"min_face": 44, "min_face_ratio": 0.07, "min_score": 0.83, "threads": 2}
+    detector = build_engine(settings_for(tmp_path, detection=chosen)).detector
+    config = detector.config  # type: ignore[attr-defined]
+    assert (config.min_face, config.min_face_ratio, config.threads) == (44, 0.07, 2)
+    assert config.thresholds[2] == 0.83
