@@ -1,10 +1,11 @@
 """The quality gate: which faces are too poor to enroll or to name."""
 
-from typing import Final, Literal
+from typing import Final
 
+from app.gallery.types import Strictness
 from app.pipeline.types import Face
 
-Strictness = Literal["off", "normal", "strict"]
+__all__ = ["NORMAL", "Strictness", "gate"]
 
 NORMAL: Final = frozenset({"too_small"})
 """What `normal` refuses: a face too small holds too little to tell people apart. The other reasons make a

@@ -183,6 +183,10 @@ class Settings(BaseSettings):
     job_days: int = Field(
         default=30, ge=1, description="Days after which finished jobs and their files are deleted."
     )
+    audit: Literal["all", "writes", "off"] = Field(
+        default="all",
+        description="What the audit log takes in: all, the writes alone (no identifications), or nothing.",
+    )
     limits: Limits = Field(default_factory=lambda: Limits(), description="What a request may hold.")
     detection: Detection = Field(default_factory=lambda: Detection(), description="The face detector.")
     queues: Queues = Field(

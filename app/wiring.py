@@ -184,4 +184,5 @@ def open_gallery(settings: Settings) -> "GalleryService":
         settings.data_dir,
         calibrations=calibrations,
         default_rules=GalleryRules(policy=FpirPolicy(settings.default_fpir)),
+        audit_level=settings.audit,
     )

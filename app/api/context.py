@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.metrics import Metrics
 from app.api.problems import Problem, problem_of, response_of
+from app.gallery.audit import acting
 
 OPEN_PATHS: Final = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
 """What anybody may read: nothing of it depends on what is stored."""
@@ -57,6 +58,13 @@ class ApiKeys:
         matches = [hmac.compare_digest(offered, digest) for digest in self._digests]  # no early exit
         return scheme.lower() == "bearer" and any(matches)
 
+    def actor(self, authorization: str | None) -> str:
+        """Who offers this accepted `Authorization`, for the audit log: never the key itself."""
+        if not self._digests:
+            return "anonymous"
+        key = (authorization or "").partition(" ")[2].strip()
+        return f"key:{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
+
 
 class RequestContext:
     """ASGI middleware around the application; the only one."""
@@ -81,8 +89,10 @@ class RequestContext:
         allowed = is_open or self._keys.accept(headers.get("authorization"))
         if scope["type"] == "websocket":
             offered_protocols = scope.get("subprotocols", ())
-            if allowed or self._keys.accept(_offered_key(offered_protocols)):
-                await self._app(scope, receive, _choosing(send, offered_protocols))
+            authorization = headers.get("authorization") if allowed else _offered_key(offered_protocols)
+            if allowed or self._keys.accept(authorization):
+                with acting(self._keys.actor(authorization), request_id):
+                    await self._app(scope, receive, _choosing(send, offered_protocols))
             else:
                 await receive()
                 await send({"type": "websocket.close", "code": 1008})
@@ -110,7 +120,8 @@ class RequestContext:
                 raise Problem(
                     "cross_site", "a page of another website sent this request; use the console or a client"
                 )
-            await self._app(scope, _counted(receive, headers, state), answer)
+            with acting(self._keys.actor(headers.get("authorization")), request_id):
+                await self._app(scope, _counted(receive, headers, state), answer)
         except ClientDisconnect:
             pass  # nobody is left to answer; it counts as 499 below
         except Exception as error:  # the last resort: nobody gets a stack trace or a dead connection

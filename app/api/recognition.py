@@ -14,12 +14,13 @@ import numpy as np
 from app.api import schemas as s
 from app.api import views
 from app.api.body import Parsed, Upload
+from app.api.choice import choose
 from app.api.metrics import Metrics
 from app.api.problems import Problem
 from app.gallery.calibration import verification_threshold
 from app.gallery.errors import GalleryError
 from app.gallery.service import GalleryService
-from app.gallery.types import Decision, Enrolled, Identity, Margins, NewFace, Threshold
+from app.gallery.types import Decision, Enrolled, Gallery, Identity, Margins, NewFace, Threshold
 from app.gallery.writes import Keyed
 from app.gate import gate
 from app.pipeline.batcher import MicroBatcher
@@ -41,15 +42,13 @@ class Seen:
     """An image after the pipeline.
 
     width, height: upright, in pixels. faces: largest first, in the same pixels. vectors: (N, D) float32, or
-    None where no embedding was asked for. kept: of the first face, what a gallery that keeps crops stores.
-    image: the picture itself, where it was asked for.
+    None where no embedding was asked for. image: the picture itself, where it was asked for.
     """
 
     width: int
     height: int
     faces: tuple[Face, ...]
     vectors: FloatArray | None
-    kept: bytes | None = None
     image: DecodedImage | None = None
 
     @property
@@ -88,14 +87,12 @@ class Recognition:
         timings: Timings,
         *,
         embed: bool = True,
-        keep: bool = False,
         hold: bool = False,
     ) -> Seen:
         """Decode, detect and judge in a worker thread; embed with whatever other requests bring.
 
-        keep: pack the first face for a gallery that keeps crops. hold: answer the picture too.
-
-        timings: milliseconds are added to `queue`, `decode`, `detect`, `embed`. Raises ImageError.
+        hold: answer the picture too. timings: milliseconds are added to `queue`, `decode`, `detect`, `embed`.
+        Raises ImageError.
         """
         asked = perf_counter()
 
@@ -117,8 +114,7 @@ class Recognition:
                 "detect": 1e3 * (perf_counter() - done),
             }
             faces = tuple(each.face for each in analysis.faces)
-            kept = pack(decoded, faces[0]) if keep and faces else None
-            seen = Seen(decoded.width, decoded.height, faces, None, kept, decoded if hold else None)
+            seen = Seen(decoded.width, decoded.height, faces, None, decoded if hold else None)
             return seen, np.stack(crops) if crops else np.empty((0, 1, 1, 3), np.uint8), took
 
         seen, crops, took = await anyio.to_thread.run_sync(look, limiter=self._slots)
@@ -293,14 +289,15 @@ class Recognition:
         images: Sequence[Upload],
         options: s.EnrollOptions,
         timings: Timings,
-        *,
-        keep_crops: bool = False,
+        gallery: Gallery,
     ) -> tuple[list[NewFace], list[s.Rejected]]:
-        """The faces of an enrollment that are good enough, and why the others are not.
+        """The faces of an enrollment that are good enough for the gallery, and why the others are not.
 
         Raises Problem or ImageError when none is left.
         """
-        results = await _all(self._candidate(image, options, timings, keep_crops) for image in images)
+        if options.box is not None and len(images) > 1:
+            raise Problem("invalid_request", "box: it names a face of one image; send a single one")
+        results = await _all(self._candidate(image, options, timings, gallery) for image in images)
         faces = [result for result in results if isinstance(result, NewFace)]
         errors = [(i, result) for i, result in enumerate(results) if not isinstance(result, NewFace)]
         rejected = [s.Rejected(index=i, reasons=_reasons(error)) for i, error in errors]
@@ -366,31 +363,23 @@ class Recognition:
         image: Upload,
         options: s.VerifyOptions | s.EnrollOptions,
         timings: Timings,
-        keep: bool = False,
-    ) -> tuple[Face, FloatArray, bytes | None]:
-        seen = await self.see(image, options, timings, keep=keep)
-        if not seen.faces:
-            raise Problem(
-                "face_not_found", "no face was found: send a picture in which one is clearly visible"
-            )
-        if len(seen.faces) > 1 and options.face == "only":
-            raise Problem(
-                "multiple_faces",
-                f"{len(seen.faces)} faces were found: send a picture of one person, or ask for face=largest",
-            )
-        return seen.faces[0], _vectors(seen)[0], seen.kept
+        hold: bool = False,
+    ) -> tuple[Face, FloatArray, DecodedImage | None]:
+        seen = await self.see(image, options, timings, hold=hold)
+        at = choose(seen.faces, options.face, options.box if isinstance(options, s.EnrollOptions) else None)
+        return seen.faces[at], _vectors(seen)[at], seen.image
 
     async def _candidate(
-        self, image: Upload, options: s.EnrollOptions, timings: Timings, keep: bool
+        self, image: Upload, options: s.EnrollOptions, timings: Timings, gallery: Gallery
     ) -> NewFace | Problem | ImageError:
         """A face to enroll, or what is wrong with its image; what is wrong with the service is raised."""
         try:
-            face, vector, kept = await self._one_face(image, options, timings, keep)
+            face, vector, held = await self._one_face(image, options, timings, gallery.keep_crops)
         except ImageError as error:
             return error
         except Problem as problem:
             return problem
-        reasons = gate(face, options.quality)
+        reasons = gate(face, options.quality or gallery.quality)
         if reasons:
             return Problem(
                 "low_quality",
@@ -404,7 +393,7 @@ class Recognition:
             quality=face.quality.score if face.quality else 0.0,
             detection_score=face.score,
             source=image.name,
-            crop=kept,
+            crop=None if held is None else await self._in_thread(lambda: pack(held, face)),
         )
 
     async def _in_thread(self, work: Callable[[], T]) -> T:

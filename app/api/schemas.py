@@ -115,6 +115,27 @@ class FindOptions(Input):
     )
 
 
+def _box_from_text(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        if value.lstrip().startswith("{"):
+            return json.loads(value)
+        x, y, width, height = (float(part) for part in value.split(","))
+    except ValueError:
+        raise ValueError("a box is x,y,width,height") from None
+    return {"x": x, "y": y, "width": width, "height": height}
+
+
+class FaceBox(Input):
+    """Where a face is, in pixels of the upright image."""
+
+    x: float
+    y: float
+    width: float = Field(gt=0)
+    height: float = Field(gt=0)
+
+
 class IdentifyOptions(FindOptions):
     """How faces are named."""
 
@@ -148,8 +169,15 @@ class EnrollOptions(FindOptions):
     """Which faces may enter a gallery."""
 
     face: FaceChoice = "only"
-    quality: Strictness = Field(
-        "normal", description="`normal` refuses faces that are too small, `strict` any fault, `off` nothing."
+    box: Annotated[FaceBox | None, BeforeValidator(_box_from_text)] = Field(
+        None,
+        description="Takes the face that lies there, such as one that `/v1/detect` answered. In a form: "
+        "`x,y,width,height`.",
+    )
+    quality: Strictness | None = Field(
+        None,
+        description="`normal` refuses faces that are too small, `strict` any fault, `off` nothing (default: "
+        "the gallery's).",
     )
     duplicates: Literal["report", "refuse"] = Field(
         "report", description="`refuse`: 409 when a face belongs to another identity or is enrolled already."
@@ -217,6 +245,13 @@ Template = Annotated[
 ]
 
 
+GalleryQuality = Annotated[
+    Strictness,
+    Field(
+        description="How good a face must be to be enrolled, unless the request says: `normal` refuses faces "
+        "that are too small, `strict` any fault, `off` nothing."
+    ),
+]
 KeepCrops = Annotated[
     bool,
     Field(
@@ -238,6 +273,7 @@ class GalleryCreate(Input):
     )
     template: Template = "best"
     keep_crops: KeepCrops = False
+    quality: GalleryQuality = "normal"
 
 
 class Patch(Input):
@@ -260,6 +296,7 @@ class GalleryPatch(Patch):
     ambiguity_margin: float = Field(0.0, ge=0, le=2)
     template: Template = "best"
     keep_crops: KeepCrops = False
+    quality: GalleryQuality = "normal"
 
 
 class IdentityCreate(Input):
@@ -503,6 +540,7 @@ class Gallery(Output):
     ambiguity_margin: float
     template: str
     keep_crops: bool
+    quality: Strictness
     contract: str | None
     revision: int
     identities: int

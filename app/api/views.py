@@ -97,6 +97,7 @@ def gallery(value: g.Gallery, limit: g.Threshold) -> s.Gallery:
         ambiguity_margin=value.ambiguity_margin,
         template=value.template,
         keep_crops=value.keep_crops,
+        quality=value.quality,
         contract=value.contract,
         revision=value.revision,
         identities=value.identities,

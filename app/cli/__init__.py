@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from app import __version__
-from app.cli import bulk, gallery, images, operation, serve, video, watch
+from app.cli import audit, bulk, gallery, images, operation, serve, video, watch
 from app.cli.console import FAILED, fail
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ gallery.galleries.command("export")(bulk.export_gallery)
 app.add_typer(gallery.galleries, name="gallery")
 app.add_typer(gallery.galleries, name="galleries", hidden=True)
 app.add_typer(gallery.identities, name="identities")
+app.add_typer(audit.audit, name="audit")
 
 
 def _version(wanted: bool) -> None:

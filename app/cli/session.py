@@ -1,5 +1,7 @@
 """The parts of the service on this side of the network: one command, one process, one data folder."""
 
+import getpass
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -116,13 +118,23 @@ def session(settings: Settings | None = None) -> Iterator[Session]:
         yield Session(settings, engine, FacePipeline(engine.detector, batcher), stack)
 
 
+def _user() -> str:
+    """For the audit log; a container may run under a number that has no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return str(os.getuid())
+
+
 @contextmanager
 def gallery(settings: Settings | None = None) -> Iterator["GalleryService"]:
     """The gallery alone. Raises StorageError when a server is using it."""
+    from app.gallery.audit import acting
     from app.wiring import open_gallery
 
     service = open_gallery(settings or Settings())
     try:
-        yield service
+        with acting(f"cli:{_user()}"):
+            yield service
     finally:
         service.close()

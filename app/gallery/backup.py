@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 from pathlib import Path
 
+from app.gallery import audit
 from app.gallery.database import Database
 from app.gallery.errors import StorageError
 from app.gallery.folder import FolderLock
@@ -54,11 +55,24 @@ def restore(source: Path, database_url: str, data_dir: Path, *, replace: bool = 
         shutil.rmtree(data_dir / "index", ignore_errors=True)
         part.replace(database.file)
         _sync(database.file.parent)
+        _note(database_url, data_dir)
     except OSError as error:
         raise StorageError(f"cannot restore: {error.strerror}") from error
     finally:
         part.unlink(missing_ok=True)
         lock.release()
+
+
+def _note(database_url: str, data_dir: Path) -> None:
+    """The audit log goes on where the snapshot's ends; its head of before does not fit it any more."""
+    database = Database(database_url)
+    try:
+        database.upgrade()
+        with database.writing() as tx:
+            audit.record(tx, [audit.Event("restore")])
+        audit.note_head(data_dir, audit.head_of(database))
+    finally:
+        database.close()
 
 
 def _check(source: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from sqlalchemy import Connection, select, update
 
 from app.gallery import checks, store
+from app.gallery.audit import Event
 from app.gallery.index.ports import Keys
 from app.gallery.live import NO_KEYS
 from app.gallery.models import FACES, IDENTITIES
@@ -72,12 +73,14 @@ def enroll(tx: Connection, gallery: Gallery, people: Sequence[NewPerson]) -> Cha
     removed: list[Keys] = []
     added: list[tuple[Keys, Vectors]] = []
     made = 0
+    events: list[Event] = []
     for person in people:
         owner = store.find_identity(tx, gallery.id, person.id)
         if owner is None:
             called = checks.name(person.name, person.id)
             owner = store.insert_identity(tx, gallery.id, person.id, called, person.metadata or {})
             made += 1
+            events.append(Event("identity.create", gallery.id, person.id))
             if person.created_at is not None:
                 _stamp(tx, owner.number, person)
                 owner = store.get_identity(tx, gallery.id, person.id)
@@ -93,11 +96,13 @@ def enroll(tx: Connection, gallery: Gallery, people: Sequence[NewPerson]) -> Cha
         if not new:
             continue
         numbers = store.insert_faces(tx, gallery.id, owner, new)
+        faces = {"faces": [face_id for face_id, _ in new]}
+        events.append(Event("face.enroll", gallery.id, person.id, faces))
         if person.updated_at is not None and owner.identity.created_at == person.created_at:
             _stamp(tx, owner.number, person)
         if gallery.template == "mean":
-            gone, mean = mean_moved(tx, owner)
-            removed.append(gone)
+            before, mean = mean_moved(tx, owner)
+            removed.append(before)
             added += [mean] if mean is not None else []
         else:
             added.append((numbers, np.stack([face.vector for _, face in new])))
@@ -107,7 +112,8 @@ def enroll(tx: Connection, gallery: Gallery, people: Sequence[NewPerson]) -> Cha
     entries = None
     if added:
         entries = np.concatenate([k for k, _ in added]), np.concatenate([v for _, v in added])
-    return Change(result, gallery, np.concatenate(removed) if removed else NO_KEYS, entries)
+    gone = np.concatenate(removed) if removed else NO_KEYS
+    return Change(result, gallery, gone, entries, events=tuple(events))
 
 
 def known_faces(tx: Connection, gallery_id: str, face_ids: Sequence[str]) -> set[str]:

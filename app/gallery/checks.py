@@ -13,7 +13,7 @@ import numpy as np
 
 from app.gallery.calibration import check_policy
 from app.gallery.errors import ContractMismatchError, InvalidRequestError
-from app.gallery.types import GalleryRules, NewFace, TemplatePolicy, Vectors
+from app.gallery.types import GalleryRules, NewFace, Strictness, TemplatePolicy, Vectors
 
 NAME_LENGTH = 200
 METADATA_BYTES = 16_384
@@ -62,6 +62,10 @@ def rules(value: GalleryRules) -> None:
     if value.template not in get_args(TemplatePolicy):
         raise InvalidRequestError(
             f"template is one of {', '.join(get_args(TemplatePolicy))}; got {value.template!r}"
+        )
+    if value.quality not in get_args(Strictness):
+        raise InvalidRequestError(
+            f"quality is one of {', '.join(get_args(Strictness))}; got {value.quality!r}"
         )
 
 

@@ -59,6 +59,7 @@ class GalleryRow(Base):
     ambiguity_margin: Mapped[float] = mapped_column(Double)
     template: Mapped[str] = mapped_column(String(16))
     keep_crops: Mapped[bool] = mapped_column(default=False, server_default=false())
+    quality: Mapped[str] = mapped_column(String(16), default="normal", server_default="normal")
     contract: Mapped[str | None] = mapped_column(String(128))
     dimension: Mapped[int | None]
     revision: Mapped[int] = mapped_column(BigInt)
@@ -132,8 +133,47 @@ class AnswerRow(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
 
 
+class AuditRow(Base):
+    """An entry of the audit log; see `app.gallery.audit`, whose `AuditEntry` has the same members."""
+
+    __tablename__ = "audit"
+    __table_args__ = (Index("ix_audit_gallery_identity", "gallery", "identity", "number"),)
+
+    number: Mapped[int] = mapped_column(BigInt, primary_key=True, autoincrement=False)
+    at: Mapped[str] = mapped_column(String(32))
+    actor: Mapped[str] = mapped_column(String(100))
+    request_id: Mapped[str | None] = mapped_column(String(64))
+    action: Mapped[str] = mapped_column(String(40))
+    gallery: Mapped[str | None] = mapped_column(String(64))
+    identity: Mapped[str | None] = mapped_column(String(64))
+    details: Mapped[dict[str, Any]] = mapped_column(JSON)
+    hash: Mapped[str] = mapped_column(String(64))
+
+
+class AuditHeadRow(Base):
+    """One row: the audit log's last entry. Who appends locks it."""
+
+    __tablename__ = "audit_head"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(BigInt)
+    hash: Mapped[str] = mapped_column(String(64))
+
+
+class VaultRow(Base):
+    """One row where embeddings are encrypted: something known, encrypted with the key in use."""
+
+    __tablename__ = "vault"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    proof: Mapped[bytes] = mapped_column(LargeBinary)
+
+
 GALLERIES = cast(Table, GalleryRow.__table__)
 IDENTITIES = cast(Table, IdentityRow.__table__)
 FACES = cast(Table, FaceRow.__table__)
 CROPS = cast(Table, CropRow.__table__)
 ANSWERS = cast(Table, AnswerRow.__table__)
+AUDIT = cast(Table, AuditRow.__table__)
+AUDIT_HEAD = cast(Table, AuditHeadRow.__table__)
+VAULT = cast(Table, VaultRow.__table__)

@@ -12,7 +12,8 @@ from typing import Any, BinaryIO, Literal, TypeVar
 import numpy as np
 from sqlalchemy import Connection
 
-from app.gallery import answers, bulk, checks, store, writes
+from app.gallery import answers, audit, bulk, checks, store, writes
+from app.gallery.audit import AuditLevel, Event
 from app.gallery.backup import backup
 from app.gallery.bulk import BulkEnrolled, NewPerson
 from app.gallery.calibration import ImpostorCalibration, gallery_threshold
@@ -45,12 +46,14 @@ from app.gallery.types import (
     Page,
     StoredAnswer,
     StoredFace,
+    Strictness,
     TemplatePolicy,
     Threshold,
     ThresholdPolicy,
     Vectors,
 )
 from app.gallery.unknowns import Unknowns
+from app.gallery.watchlog import WatchLog
 from app.gallery.writes import Change, Keyed
 
 log = logging.getLogger(__name__)
@@ -78,6 +81,7 @@ class GalleryService:
         default_rules: GalleryRules,
         lock: FolderLock,
         index: IndexSetting = "auto",
+        audit_level: AuditLevel = "all",
     ) -> None:
         self._database = database
         self._snapshots = data_dir / "index"
@@ -88,6 +92,7 @@ class GalleryService:
         self._live: dict[str, LiveGallery] = {}
         self._galleries = threading.Lock()
         self._maintenance = Maintenance(database, lambda: list(self._live.values()), index)
+        self.audit = WatchLog(database, data_dir, audit_level)
         self.unknowns = Unknowns(database, self, self._maintenance.scrub)
 
     @classmethod
@@ -99,11 +104,13 @@ class GalleryService:
         calibrations: Mapping[str, ImpostorCalibration] | None = None,
         default_rules: GalleryRules | None = None,
         index: IndexSetting = "auto",
+        audit_level: AuditLevel = "all",
     ) -> "GalleryService":
         """Upgrade the schema, bring every index up to the database, and make sure that `default` exists.
 
         database_url: SQLAlchemy's, such as `sqlite:///data/gallery.db`. data_dir: where index snapshots go;
         one process at a time may use it. calibrations: impostor calibration by embedding contract.
+        audit_level: what the audit log takes in: `all`, the `writes` alone, or nothing (`off`).
         """
         rules = default_rules or GalleryRules()
         checks.rules(rules)
@@ -111,7 +118,7 @@ class GalleryService:
         try:
             database = Database(database_url)
             database.upgrade()
-            service = cls(database, data_dir, calibrations or {}, rules, lock, index)
+            service = cls(database, data_dir, calibrations or {}, rules, lock, index, audit_level)
             service._load()
         except BaseException:
             lock.release()
@@ -136,10 +143,12 @@ class GalleryService:
             self.create_gallery(DEFAULT_GALLERY, "Default", {}, self._default_rules)
         self._database.scrub()
         self._maintenance.start()
+        self.audit.start()
 
     def close(self) -> None:
         """Write what snapshots are behind and let go of the folder. A second call does nothing."""
         if self._maintenance.stop():
+            self.audit.close()
             self._maintenance.save_all()
             self._database.scrub()
             self._database.close()
@@ -156,6 +165,8 @@ class GalleryService:
 
     def open_backup(self) -> BinaryIO:
         """The same as an open file that has no name any more: nothing is left of it once it is closed."""
+        with self._database.writing() as tx:
+            audit.record(tx, [Event("snapshot")])
         self._outgoing.mkdir(exist_ok=True)
         file = self._outgoing / f"{checks.new_id()}.snapshot"
         try:
@@ -185,7 +196,7 @@ class GalleryService:
         with self._galleries:
             with self._database.writing() as tx:
                 gallery = store.insert_gallery(tx, gallery_id, checks.name(name, gallery_id), details, rules)
-                _settle(tx, gallery, keyed)
+                _settle(tx, gallery, keyed, Event("gallery.create", gallery_id))
             live = self._make_live(gallery)
             live.stale = False
             self._live[gallery_id] = live
@@ -210,6 +221,7 @@ class GalleryService:
         ambiguity_margin: float | None = None,
         template: TemplatePolicy | None = None,
         keep_crops: bool | None = None,
+        quality: Strictness | None = None,
         keyed: Keyed[Gallery] | None = None,
     ) -> Gallery:
         """Change what is given. Another `template` rebuilds the index before it is answered; without
@@ -225,6 +237,7 @@ class GalleryService:
                 ambiguity_margin=old.ambiguity_margin if ambiguity_margin is None else ambiguity_margin,
                 template=template or old.template,
                 keep_crops=old.keep_crops if keep_crops is None else keep_crops,
+                quality=quality or old.quality,
             )
             gallery = self._write(live, lambda tx: writes.update_gallery(tx, old, new), keyed)
         if old.keep_crops and not gallery.keep_crops:
@@ -242,7 +255,8 @@ class GalleryService:
             with self._writing(live) as tx:
                 receipt = DeleteReceipt(live.gallery.identities, live.gallery.faces, None)
                 store.delete_gallery(tx, gallery_id)
-                _settle(tx, receipt, keyed)
+                gone = {"identities": receipt.identities, "faces": receipt.faces}
+                _settle(tx, receipt, keyed, Event("gallery.delete", gallery_id, None, gone))
             del self._live[gallery_id]
             live.discard()
         return replace(receipt, scrubbed=self._maintenance.scrub())
@@ -450,11 +464,13 @@ class GalleryService:
         k: int = 5,
         threshold: float | None = None,
         assign_unique: bool = False,
+        sustained: bool = False,
     ) -> tuple[list[Decision], Gallery]:
         """A decision for each probe (N, D), with up to k candidates, and the gallery that was searched.
 
         threshold: a cosine in place of the gallery's policy. assign_unique: the probes are faces of one
-        photograph, in which no identity occurs twice.
+        photograph, in which no identity occurs twice. sustained: it is one of many looks at a scene, which
+        the audit log sums up.
         """
         live = self._find(gallery_id)
         checks.top(k)
@@ -473,7 +489,15 @@ class GalleryService:
             else:
                 decided = [_named(decide(each, limit, margin, k=k)) for each in found]
             people = store.get_identities(tx, gallery_id, [i for _, i in decided if i is not None])
-        return [d if i is None else replace(d, identity=people.get(i)) for d, i in decided], gallery
+        named = [d if i is None else replace(d, identity=people.get(i)) for d, i in decided]
+        self.audit.seen("identify", gallery_id, named, sustained=sustained)
+        return named, gallery
+
+    def nearest(self, gallery_id: str, vectors: Vectors, k: int) -> list[list[Candidate]]:
+        """The k nearest identities of each probe (N, D), best first, without deciding anything."""
+        live = self._find(gallery_id)
+        with self._database.reading() as tx:
+            return candidates(live, tx, checks.probes(vectors), checks.top(k))
 
     def verify(
         self,
@@ -503,7 +527,10 @@ class GalleryService:
             nearest = int(numbers[np.argmax(faces @ probe)])
             face_id = store.found_faces(tx, gallery_id, [nearest])[nearest].face_id
         decision = decide([Candidate(identity_id, face_id, similarity)], limit, 0.0)
-        return replace(decision, identity=owner.identity) if decision.outcome == "match" else decision
+        if decision.outcome == "match":
+            decision = replace(decision, identity=owner.identity)
+        self.audit.seen("verify", gallery_id, [decision], claimed=identity_id)
+        return decision
 
     # Idempotency
 
@@ -538,7 +565,7 @@ class GalleryService:
         with live.writer:
             with self._writing(live) as tx:
                 change = work(tx)
-                _settle(tx, change.result, keyed)
+                _settle(tx, change.result, keyed, *change.events)
             if change.rebuild:
                 live.catch_up()
             else:
@@ -595,8 +622,9 @@ class GalleryService:
         return found
 
 
-def _settle(tx: Connection, result: T, keyed: Keyed[T] | None) -> None:
+def _settle(tx: Connection, result: T, keyed: Keyed[T] | None, *events: Event) -> None:
     """What goes into the transaction of every write beside its own rows."""
+    audit.record(tx, events)
     if keyed is not None:
         answers.remember(tx, keyed.key, keyed.fingerprint, keyed.render(result))
 

@@ -22,6 +22,7 @@ from app.gallery.types import (
     NewFace,
     Page,
     StoredFace,
+    Strictness,
     TemplatePolicy,
     ThresholdPolicy,
     Vectors,
@@ -77,6 +78,7 @@ def insert_gallery(
             metadata=dict(metadata),
             **_rule_columns(rules.policy, rules.ambiguity_margin, rules.template),
             keep_crops=rules.keep_crops,
+            quality=rules.quality,
             revision=0,
             identities=0,
             faces=0,
@@ -108,6 +110,7 @@ def set_gallery(tx: Connection, gallery: Gallery, *, dimension: int | None = Non
         "metadata": dict(gallery.metadata),
         "contract": gallery.contract,
         "keep_crops": gallery.keep_crops,
+        "quality": gallery.quality,
         **_rule_columns(gallery.policy, gallery.ambiguity_margin, gallery.template),
     }
     if dimension is not None:
@@ -405,6 +408,7 @@ def _gallery(row: Row[Any]) -> Gallery:
         ambiguity_margin=row.ambiguity_margin,
         template=cast(TemplatePolicy, row.template),
         keep_crops=row.keep_crops,
+        quality=cast(Strictness, row.quality),
         contract=row.contract,
         revision=row.revision,
         identities=row.identities,

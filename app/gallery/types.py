@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 Outcome = Literal["match", "unknown", "ambiguous", "rejected"]
 TemplatePolicy = Literal["best", "mean", "top_k_mean"]
+Strictness = Literal["off", "normal", "strict"]
+"""How good a face must be to be enrolled; `app.gate` says what each refuses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class Gallery:
     ambiguity_margin: float
     template: TemplatePolicy
     keep_crops: bool
+    quality: Strictness
     contract: str | None
     revision: int
     identities: int
@@ -207,3 +210,4 @@ class GalleryRules:
     ambiguity_margin: float = 0.0
     template: TemplatePolicy = "best"
     keep_crops: bool = False
+    quality: Strictness = "normal"

@@ -8,6 +8,7 @@ import numpy as np
 from sqlalchemy import Connection
 
 from app.gallery import checks, store
+from app.gallery.audit import Event
 from app.gallery.decisions import template_of
 from app.gallery.errors import InvalidRequestError, NotFoundError
 from app.gallery.index.ports import Keys
@@ -27,6 +28,8 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 Entries = tuple[Keys, Vectors] | None
+
+_GALLERY_MEMBERS = ("name", "metadata", "policy", "ambiguity_margin", "template", "keep_crops", "quality")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,8 @@ class Keyed(Generic[T]):
 class Change(Generic[T]):
     """What a transaction did. gallery: as it is after it. removed, added: entries of the index.
 
-    rebuild: the entries are of another kind now; the index has to be compared with the database.
+    rebuild: the entries are of another kind now; the index has to be compared with the database. events: for
+    the audit log.
     """
 
     result: T
@@ -58,22 +62,30 @@ class Change(Generic[T]):
     removed: Keys = field(default_factory=lambda: NO_KEYS)
     added: Entries = None
     rebuild: bool = False
+    events: tuple[Event, ...] = ()
 
 
 def update_gallery(tx: Connection, old: Gallery, new: Gallery) -> Change[Gallery]:
-    checks.rules(GalleryRules(new.policy, new.ambiguity_margin, new.template))
+    checks.rules(GalleryRules(new.policy, new.ambiguity_margin, new.template, new.keep_crops, new.quality))
     store.set_gallery(tx, new)
     if old.keep_crops and not new.keep_crops:
         store.delete_crops(tx, new.id)
     gallery = store.touch_gallery(tx, new.id)
-    return Change(gallery, gallery, rebuild=(old.template == "mean") != (new.template == "mean"))
+    changed = [name for name in _GALLERY_MEMBERS if getattr(old, name) != getattr(new, name)]
+    return Change(
+        gallery,
+        gallery,
+        rebuild=(old.template == "mean") != (new.template == "mean"),
+        events=(Event("gallery.update", new.id, None, {"changed": changed}),),
+    )
 
 
 def create_identity(
     tx: Connection, gallery_id: str, identity_id: str, name: str, metadata: Mapping[str, Any]
 ) -> Change[Identity]:
     made = store.insert_identity(tx, gallery_id, identity_id, name, metadata)
-    return Change(made.identity, store.touch_gallery(tx, gallery_id, identities=1))
+    gallery = store.touch_gallery(tx, gallery_id, identities=1)
+    return Change(made.identity, gallery, events=(Event("identity.create", gallery_id, identity_id),))
 
 
 def update_identity(
@@ -84,7 +96,10 @@ def update_identity(
     details = old.identity.metadata if metadata is None else checks.metadata(metadata)
     store.set_identity(tx, old.number, called, details)
     updated = store.get_identity(tx, gallery_id, identity_id).identity
-    return Change(updated, store.touch_gallery(tx, gallery_id))
+    given = {"name": name, "metadata": metadata}
+    changed = {"changed": [member for member, value in given.items() if value is not None]}
+    event = Event("identity.update", gallery_id, identity_id, changed)
+    return Change(updated, store.touch_gallery(tx, gallery_id), events=(event,))
 
 
 def delete_identity(tx: Connection, gallery_id: str, identity_id: str) -> Change[DeleteReceipt]:
@@ -93,7 +108,8 @@ def delete_identity(tx: Connection, gallery_id: str, identity_id: str) -> Change
     store.delete_identity(tx, owner.number)
     gallery = store.touch_gallery(tx, gallery_id, identities=-1, faces=-len(faces))
     receipt = DeleteReceipt(1, len(faces), gallery.revision)
-    return Change(receipt, gallery, _entries_of(gallery, owner, faces))
+    event = Event("identity.delete", gallery_id, identity_id, {"faces": len(faces)})
+    return Change(receipt, gallery, _entries_of(gallery, owner, faces), events=(event,))
 
 
 def merge_identities(tx: Connection, gallery_id: str, into: str, source: str) -> Change[Identity]:
@@ -105,14 +121,15 @@ def merge_identities(tx: Connection, gallery_id: str, into: str, source: str) ->
     store.delete_identity(tx, other.number)
     merged = store.get_identity(tx, gallery_id, into).identity
     gallery = store.touch_gallery(tx, gallery_id, identities=-1)
+    event = Event("identity.merge", gallery_id, into, {"source": source, "faces": len(old)})
     if not len(old):
-        return Change(merged, gallery)
+        return Change(merged, gallery, events=(event,))
     if gallery.template == "mean":
         removed, added = mean_moved(tx, target)
         removed = np.concatenate([removed, _entries_of(gallery, other, old)])
     else:
         removed, added = old, store.vectors(tx, new.tolist())
-    return Change(merged, gallery, removed, added)
+    return Change(merged, gallery, removed, added, events=(event,))
 
 
 def enroll(
@@ -147,7 +164,9 @@ def enroll(
         removed, added = mean_moved(tx, owner)
     else:
         removed, added = NO_KEYS, (numbers, vectors)
-    return Change(Enrolled(stored, (), gallery.revision), gallery, removed, added)
+    details = {"faces": [face.id for face in stored], "created": bool(new)}
+    event = Event("face.enroll", gallery.id, identity_id, details)
+    return Change(Enrolled(stored, (), gallery.revision), gallery, removed, added, events=(event,))
 
 
 def delete_face(tx: Connection, gallery_id: str, identity_id: str, face_id: str) -> Change[DeleteReceipt]:
@@ -159,7 +178,8 @@ def delete_face(tx: Connection, gallery_id: str, identity_id: str, face_id: str)
         removed, added = mean_moved(tx, owner)
     else:
         removed, added = np.array([number], np.int64), None
-    return Change(DeleteReceipt(0, 1, gallery.revision), gallery, removed, added)
+    event = Event("face.delete", gallery_id, identity_id, {"face": face_id})
+    return Change(DeleteReceipt(0, 1, gallery.revision), gallery, removed, added, events=(event,))
 
 
 def _entries_of(gallery: Gallery, owner: store.NumberedIdentity, faces: Keys) -> Keys:

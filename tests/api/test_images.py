@@ -271,3 +271,52 @@ def test_a_deleted_face_is_never_found_again(client: httpx.Client, gallery: str,
     assert (receipt["identities"], receipt["faces"], receipt["scrubbed"]) == (0, 1, True)
     assert_problem(client.get(path), 404, "face_not_found_in_gallery")
     assert identify(client, gallery, face_jpeg)["faces"][0]["decision"] == "unknown"
+
+
+def test_a_box_says_which_face_to_enroll(
+    client: httpx.Client, gallery: str, two_faces_jpeg: bytes, face_jpeg: bytes
+) -> None:
+    faces = client.post("/v1/detect", files={"image": two_faces_jpeg}).json()["faces"]
+    large, small = (face["box"] for face in faces)
+    path = f"{gallery}/identities/small/faces"
+
+    def enroll(box: object, images: int = 1) -> httpx.Response:
+        files = [("images", (f"{i}.jpg", two_faces_jpeg)) for i in range(images)]
+        return client.post(path, files=files, data={"create": "true", "box": str(box), "quality": "off"})
+
+    named = ",".join(str(small[side]) for side in ("x", "y", "width", "height"))
+    assert_problem(enroll("0,0,20,20"), 422, "face_not_found")
+    assert_problem(enroll("1,2,3"), 422, "invalid_request")
+    assert_problem(enroll("1,2,3,0"), 422, "invalid_request")
+    assert_problem(enroll(named, images=2), 422, "invalid_request")
+    enroll(named).raise_for_status()
+    found = client.post(
+        f"{gallery}/identify", files={"image": two_faces_jpeg}, data={"threshold": "0.9999"}
+    ).json()["faces"]
+    assert [face["decision"] for face in found] == ["unknown", "match"]
+    as_json = client.post(
+        f"{gallery}/identities/large/faces",
+        json={
+            "images": [{"base64": base64.b64encode(two_faces_jpeg).decode()}],
+            "create": True,
+            "box": large,
+        },
+    )
+    assert as_json.status_code == 201, as_json.text
+
+
+def test_the_gallery_says_how_good_a_face_must_be(
+    client: httpx.Client, gallery: str, portrait: NDArray[np.uint8]
+) -> None:
+    dark = (portrait * 0.12).astype(np.uint8)
+    files = {"images": jpeg(dark)}
+    path = f"{gallery}/identities/ann/faces"
+    reasons = client.post("/v1/detect", files={"image": files["images"]}).json()["faces"][0]["quality"]
+    assert reasons["reasons"], "the picture is too good for this test"
+    assert client.get(gallery).json()["quality"] == "normal"
+    assert client.patch(gallery, json={"quality": "strict"}).json()["quality"] == "strict"
+    refused = client.post(path, files=files, data={"create": "true"})
+    assert_problem(refused, 422, "low_quality")
+    client.post(path, files=files, data={"create": "true", "quality": "off"}).raise_for_status()
+    client.patch(gallery, json={"quality": "off"}).raise_for_status()
+    client.post(path, files=files).raise_for_status()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sqlite3
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -231,3 +232,20 @@ def test_merge(workplace: Path, tmp_path: Path, sphereid: Callable[..., Result])
     merged = sphereid("identities", "merge", "ada", "ada-2", "--yes")
     assert (merged.returncode, "ada has 2 faces now" in merged.stderr) == (0, True), merged.stderr
     assert [line["id"] for line in lines(sphereid("identities", "list", "--json"))] == ["ada"]
+
+
+def test_audit(tmp_path: Path, sphereid: Callable[..., Result]) -> None:
+    assert sphereid("enroll", "ada", "pictures/a.jpg").returncode == 0
+    assert sphereid("identify", "pictures/b.png").returncode == 0
+    entries = lines(sphereid("audit", "list", "--json"))
+    assert [entry["action"] for entry in entries] == ["identify", "face.enroll", "gallery.create"]
+    assert str(entries[0]["actor"]).startswith("cli:")
+    shown = sphereid("audit", "list", "--identity", "ada", "-n", "1")
+    assert "identify" in shown.stdout
+    whole = sphereid("audit", "verify")
+    assert (whole.returncode, "3 entries, all in their places" in whole.stdout) == (0, True), whole.stderr
+    with sqlite3.connect(tmp_path / "data" / "sphereid.db") as database:
+        database.execute("UPDATE audit SET identity = 'eve' WHERE identity = 'ada'")
+    database.close()
+    broken = sphereid("audit", "verify")
+    assert (broken.returncode, "entry 2 was changed" in broken.stderr) == (1, True), broken.stderr

@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 
 from app.api.routes import (
+    audit,
     bulk,
     detect,
     embed,
@@ -25,6 +26,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     health.router,
     models.router,
     operation.router,
+    audit.router,
     detect.router,
     embed.router,
     verify.router,

@@ -76,7 +76,7 @@ async def enroll(
                 body.images,
                 body.options,
                 context.timings,
-                keep_crops=parts.gallery.get_gallery(gallery).keep_crops,
+                parts.gallery.get_gallery(gallery),
             ),
         )
         return await recognition.enroll(

@@ -50,6 +50,7 @@ async def create_gallery(parts: PartsDep, context: ContextDep, once: OnceDep) ->
             ambiguity_margin=body.ambiguity_margin,
             template=body.template,
             keep_crops=body.keep_crops,
+            quality=body.quality,
         )
         return parts.gallery.create_gallery(body.id, body.name, body.metadata, rules, keyed=keyed)
 

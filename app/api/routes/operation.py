@@ -20,7 +20,7 @@ CHUNK = 1 << 20
     "/snapshot",
     summary="Download all galleries",
     response_class=StreamingResponse,
-    responses={200: {"content": {MEDIA_TYPE: {}}, "description": "The snapshot."}} | problems(),
+    responses={200: {"content": {MEDIA_TYPE: {}}, "description": "The snapshot."}, **problems()},
 )
 async def download_snapshot(parts: PartsDep) -> Response:
     """One file with every gallery as it is at one moment, while writes go on; `sphereid restore` brings it
