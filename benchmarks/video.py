@@ -1,6 +1,10 @@
 """Compose a clip with exact ground truth from stills, name its people, and score the answer.
 
     python benchmarks/video.py --json out.json
+    python benchmarks/video.py --seed 6 7 8 --json out.json --write docs/video.md
+
+The second composes a clip for each seed; its figures are the means over the clips, `clips` has each, and the
+table between the marks in the document is renewed.
 
 Six people are enrolled with one image each; four strangers are among them. A shot shows two to four people
 who pan, zoom and cross; their stills change about once a second; shots are cut hard, often with someone else
@@ -345,6 +349,39 @@ def _measure(
     )
 
 
+KEYS = ("identification_precision", "identification_recall", "switch_rate", "frames_per_second")
+MARKS = ("<!-- benchmarks/video.py: begin -->", "<!-- benchmarks/video.py: end -->")
+
+
+def pooled(clips: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The means of several clips, and each of them."""
+    means = {key: round(sum(clip[key] for clip in clips) / len(clips), 5) for key in KEYS}
+    return means | {"model": clips[0]["model"], "cores": clips[0]["cores"], "clips": list(clips)}
+
+
+def renew(document: Path, clips: Sequence[dict[str, Any]]) -> None:
+    """Put the scores as a table between the document's marks."""
+    text = document.read_text(encoding="utf-8")
+    before, rest = text.split(MARKS[0], 1)
+    after = rest.split(MARKS[1], 1)[1]
+    rows = [
+        f"Model `{clips[0]['model']['name']}`, {clips[0]['cores']} CPU cores, clips of "
+        f"{clips[0]['clip']['seconds']:g} s at {WIDTH}×{HEIGHT}, {RATE} frames a second.",
+        "",
+        "| seed | mode | precision | recall | switches / frames | frames a second |",
+        "|---|---|---|---|---|---|",
+    ]
+    for clip in clips:
+        for mode, found in clip["modes"].items():
+            rows.append(
+                f"| {clip['clip']['seed']} | `{mode}` | {found['identification_precision']:.4f} | "
+                f"{found['identification_recall']:.4f} | {found['switch_rate']:.2%} | "
+                f"{found['frames_per_second']:g} |"
+            )
+    table = "\n".join(rows)
+    document.write_text(f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after}", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -352,7 +389,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True, metavar="OUT", help="where the scores go")
     parser.add_argument("--model", type=Path, help="model folder (default: the first under models/)")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of the clip (default: 20)")
-    parser.add_argument("--seed", type=int, default=6, help="another seed, another clip (default: 6)")
+    parser.add_argument(
+        "--seed", type=int, nargs="+", default=[6], help="another seed, another clip (default: 6)"
+    )
+    parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="renew the table in this document")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep clip, truth and results here")
     options = parser.parse_args()
     data = Path(os.environ.get("SPHEREID_SHARED_DATA", ROOT.parent / "shared" / "data"))
@@ -366,7 +406,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        answer = run(model, data, options.seconds, options.seed, folder, console)
+        clips = []
+        for seed in options.seed:
+            place = folder if len(options.seed) == 1 else folder / str(seed)
+            place.mkdir(parents=True, exist_ok=True)
+            clips.append(run(model, data, options.seconds, seed, place, console))
+    answer = clips[0] if len(clips) == 1 else pooled(clips)
+    if options.write is not None:
+        renew(options.write, clips)
     options.json.write_text(json.dumps(answer, indent=2) + "\n")
     print(json.dumps(answer, indent=2))
 

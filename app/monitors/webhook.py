@@ -19,7 +19,7 @@ FIRST_WAIT: Final = 1.0
 LONGEST_WAIT: Final = 300.0
 """Seconds before an event is tried again: four times as long with each try, up to the longest."""
 TRIES: Final = 8
-"""After so many an event is given up: about twenty minutes of silence."""
+"""After so many an event is given up: about a quarter of an hour of silence."""
 MOST_WAITING: Final = 1000
 """Events that may wait; beyond them the oldest are given up."""
 TIMEOUT: Final = 10.0
