@@ -168,6 +168,10 @@ class Settings(BaseSettings):
         default="auto",
         description="Where the embedder runs; cuda and tensorrt refuse to start where they are not there.",
     )
+    precision: Literal["auto", "fp32", "int8"] = Field(
+        default="auto",
+        description="Model file of the embedder; auto takes int8 on the CPU where it is measured as good.",
+    )
     threads: int = Field(
         default=0, ge=0, description="Threads of the embedder on the CPU; 0 takes one a physical core."
     )

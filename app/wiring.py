@@ -81,6 +81,7 @@ def build_engine(settings: Settings) -> Engine:
         providers=settings.provider,
         threads=settings.threads,
         max_batch=settings.queues.max_batch,
+        precision=settings.precision,
     )
     detector = MtcnnDetector(
         DetectorConfig(

@@ -5,6 +5,7 @@ from typing import Final
 
 from app.pipeline.manifest import Manifest, Metric, load_manifest, save_manifest
 
+_HEADING: Final = "## Measured\n\n"
 _CARD: Final = """\
 # {name}
 
@@ -14,7 +15,7 @@ _CARD: Final = """\
 |---|---|
 | version | {version} |
 | license | {license} |
-| input | {height}×{width} {color}, (p − 127.5) / 128 |
+| input | {height}×{width} {color}, {pixels} |
 | alignment | template `{template}` |
 | embedding | {size} numbers, flip rule `{flip}`, scaled to length 1, compared by cosine |
 | sha256 | `{sha256}` |
@@ -25,8 +26,6 @@ _CARD: Final = """\
 
 ## Measured
 
-| figure | value | command |
-|---|---|---|
 {metrics}
 
 ## How the scores read
@@ -35,7 +34,7 @@ _CARD: Final = """\
 
 ## Limits
 
-- **Research use only**, as the terms of its training faces demand. Not for decisions about people.
+- {terms}
 - Accuracy differs between groups of people and falls with profile, blur and small faces. Measure it on your
   own faces, and set thresholds by an `fpir` policy, before trusting a match.
 """
@@ -59,8 +58,10 @@ def write_card(folder: Path, summary: str) -> Path:
             flip=manifest.flip,
             sha256=manifest.sha256,
             training_data=manifest.training_data,
-            metrics="\n".join(f"| {m.name} | {m.value:.6g} | `{m.command}` |" for m in manifest.metrics),
+            metrics=_measured(manifest),
             calibration=_calibration(manifest),
+            pixels=_pixels(manifest),
+            terms=_terms(manifest),
         ),
         encoding="utf-8",
     )
@@ -68,17 +69,49 @@ def write_card(folder: Path, summary: str) -> Path:
 
 
 def record(folder: Path, metrics: list[Metric]) -> None:
-    """Put figures into the manifest and the card, replacing those of the same name."""
+    """Put figures into the manifest and the card, replacing those of the same name.
+
+    Of a card that is there, only the section "Measured" changes; its other text may be anyone's.
+    """
     manifest = load_manifest(folder)
     names = {metric.name for metric in metrics}
     kept = [metric for metric in manifest.metrics if metric.name not in names]
-    save_manifest(manifest.model_copy(update={"metrics": (*kept, *metrics)}), folder)
+    manifest = manifest.model_copy(update={"metrics": (*kept, *metrics)})
+    save_manifest(manifest, folder)
     card = folder / "CARD.md"
-    summary = ""
-    if card.exists():
-        body = card.read_text(encoding="utf-8").split("\n", 1)[1]
-        summary = body.split("\n| | |", 1)[0]
-    write_card(folder, summary)
+    if not card.exists():
+        write_card(folder, "")
+        return
+    text = card.read_text(encoding="utf-8")
+    before, heading, rest = text.partition(_HEADING)
+    _, next_heading, after = rest.partition("\n## ")
+    section = f"{heading or chr(10) + _HEADING}{_measured(manifest)}\n"
+    card.write_text(before + section + next_heading + after, encoding="utf-8")
+
+
+def _measured(manifest: Manifest) -> str:
+    rows = [f"| {m.name} | {m.value:.6g} | `{m.command}` |" for m in manifest.metrics]
+    return "\n".join(["| figure | value | command |", "|---|---|---|", *rows])
+
+
+def _pixels(manifest: Manifest) -> str:
+    """How a pixel p enters the network."""
+
+    def one(values: tuple[float, float, float], digits: int) -> str:
+        rounded = [f"{value:.{digits}g}" for value in values]
+        return rounded[0] if len(set(rounded)) == 1 else f"({', '.join(rounded)})"
+
+    inverse = tuple(1 / value for value in manifest.scale)
+    return f"(p − {one(manifest.mean, 6)}) / {one((inverse[0], inverse[1], inverse[2]), 6)}"
+
+
+def _terms(manifest: Manifest) -> str:
+    if "research" in manifest.license.lower():
+        return (
+            "**Research use only**, as the terms of its training faces demand. "
+            "Not for decisions about people."
+        )
+    return f"License: {manifest.license}. Not for decisions about people without a human behind them."
 
 
 def _calibration(manifest: Manifest) -> str:

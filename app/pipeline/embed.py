@@ -9,10 +9,11 @@ import onnxruntime as ort
 
 from app.pipeline.align import align
 from app.pipeline.errors import ModelError
-from app.pipeline.manifest import Manifest, load_manifest, read_model
+from app.pipeline.manifest import Manifest, Precision, load_manifest, read_model
 from app.pipeline.types import Face, FloatArray, RGBImage
 
 Providers = Literal["cpu", "cuda", "tensorrt", "auto"]
+PrecisionChoice = Literal["auto", "fp32", "int8"]
 
 _PROVIDERS: Final = {
     "cpu": ("CPUExecutionProvider",),
@@ -62,6 +63,16 @@ def open_session(model: bytes, providers: Providers = "auto", threads: int = 0) 
     return session
 
 
+def normalize(crops: RGBImage, manifest: Manifest, out: FloatArray) -> None:
+    """Fill `out` (N, 3, H, W) float32 with (p - mean) * scale of (N, H, W, 3) uint8 RGB crops, as a model
+    wants them."""
+    planes = crops.transpose(0, 3, 1, 2)
+    if manifest.color == "bgr":
+        planes = planes[:, ::-1]
+    np.subtract(planes, np.asarray(manifest.mean, np.float32).reshape(3, 1, 1), out=out)
+    out *= np.asarray(manifest.scale, np.float32).reshape(3, 1, 1)
+
+
 class OnnxEmbedder:
     """A `FaceEmbedder` over one ONNX model. Safe to call from several threads at once.
 
@@ -77,14 +88,17 @@ class OnnxEmbedder:
         providers: Providers = "auto",
         threads: int = 0,
         max_batch: int = 32,
+        precision: Precision = "fp32",
     ) -> None:
         """model: the ONNX file's bytes, already checked against the manifest's digest (`load` does so).
+        precision: of that file.
 
         Raises ModelError when the model does not fit the manifest or the providers are not there.
         """
         if max_batch < 1:
             raise ValueError(f"max_batch must be at least 1, got {max_batch}")
         self.manifest: Final = manifest
+        self.precision: Final = precision
         self._session = open_session(model, providers, threads)
         source = _only(self._session.get_inputs(), "input", manifest)
         sink = _only(self._session.get_outputs(), "output", manifest)
@@ -92,8 +106,6 @@ class OnnxEmbedder:
         self._names = source.name, sink.name
         self._fixed_batch = source.shape[0] if isinstance(source.shape[0], int) else None
         self._max_batch = max_batch
-        self._mean = np.asarray(manifest.mean, dtype=np.float32).reshape(3, 1, 1)
-        self._scale = np.asarray(manifest.scale, dtype=np.float32).reshape(3, 1, 1)
         # The first run allocates and plans; a model that gives something else than promised fails here.
         self.embed(np.full((1, *manifest.input[2:], 3), 127, dtype=np.uint8))
 
@@ -105,15 +117,24 @@ class OnnxEmbedder:
         providers: Providers = "auto",
         threads: int = 0,
         max_batch: int = 32,
+        precision: PrecisionChoice = "auto",
     ) -> Self:
         """Load a model folder (`manifest.json` and the file it names) and warm it up.
 
+        precision: `auto` takes the int8 file on the CPU, where the manifest says that it is faster and as
+        good; see `Quantized.worthwhile`. The contract is the same either way.
         Raises ModelError when anything is not what the manifest promises.
         """
         folder = Path(folder)
         manifest = load_manifest(folder)
+        chosen = precision if precision != "auto" else _best_precision(folder, manifest, providers)
         return cls(
-            read_model(folder, manifest), manifest, providers=providers, threads=threads, max_batch=max_batch
+            read_model(folder, manifest, chosen),
+            manifest,
+            providers=providers,
+            threads=threads,
+            max_batch=max_batch,
+            precision=chosen,
         )
 
     @property
@@ -125,6 +146,12 @@ class OnnxEmbedder:
     def contract(self) -> str:
         """Identifies the model's digest and preprocessing."""
         return self.manifest.contract
+
+    @property
+    def file_digest(self) -> str:
+        """SHA-256 of the model file in use, as the manifest says."""
+        int8 = self.manifest.int8
+        return int8.sha256 if self.precision == "int8" and int8 is not None else self.manifest.sha256
 
     @property
     def dim(self) -> int:
@@ -161,14 +188,10 @@ class OnnxEmbedder:
 
     def _input(self, crops: RGBImage) -> FloatArray:
         """(rows, 3, H, W) float32: the crops, their mirror images if the rule wants them, then padding."""
-        planes = crops.transpose(0, 3, 1, 2)
-        if self.manifest.color == "bgr":
-            planes = planes[:, ::-1]
         count = len(crops)
         used = count if self.manifest.flip == "none" else 2 * count
-        batch = np.empty((self._rows(used), *planes.shape[1:]), dtype=np.float32)
-        np.subtract(planes, self._mean, out=batch[:count])
-        batch[:count] *= self._scale
+        batch = np.empty((self._rows(used), *self.manifest.input[1:]), dtype=np.float32)
+        normalize(crops, self.manifest, batch[:count])
         if used > count:
             batch[count:used] = batch[:count, :, :, ::-1]
         batch[used:] = 0
@@ -202,6 +225,15 @@ class OnnxEmbedder:
                 f"model {self.name} gave an embedding that is zero or not finite: the file is damaged"
             )
         return (merged / norms).astype(np.float32, copy=False)
+
+
+def _best_precision(folder: Path, manifest: Manifest, providers: Providers) -> Precision:
+    cpu = providers == "cpu" or (
+        providers == "auto" and "CUDAExecutionProvider" not in ort.get_available_providers()
+    )
+    int8 = manifest.int8
+    usable = int8 is not None and int8.worthwhile and (folder / int8.file).exists()
+    return "int8" if cpu and usable else "fp32"
 
 
 def _only(nodes: Sequence[Any], what: str, manifest: Manifest) -> Any:

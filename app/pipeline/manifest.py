@@ -13,6 +13,13 @@ from app.pipeline.errors import ModelError
 
 MANIFEST_FILE: Final = "manifest.json"
 FlipRule = Literal["none", "sum", "concat"]
+Precision = Literal["fp32", "int8"]
+
+MAX_INT8_LOSS: Final = 0.002
+"""Most accuracy, as a share of pairs, that an int8 model may lose to be taken without being asked for."""
+
+MIN_INT8_SPEEDUP: Final = 1.1
+"""Least measured gain that makes such a loss worth it."""
 
 
 def _per_channel(value: Any) -> Any:
@@ -63,6 +70,28 @@ class Calibration(_Record):
         return self
 
 
+class Quantized(_Record):
+    """The int8 rendering of a model, beside its fp32 file, with what was measured of it.
+
+    It stands for the same embedding space, so its embeddings may be compared with those of the fp32 file:
+    accuracy_loss is the larger of what pairs lose when both sides are int8 and when one side is fp32, as a
+    share of pairs (0.002 is 0.2 percentage points; negative is a gain). speedup: how many times as fast, the
+    lowest that was measured at batch 8. protocol, command: on what, and what measures it again.
+    """
+
+    file: str = Field(default="model.int8.onnx", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    accuracy_loss: float = Field(ge=-1, le=1)
+    speedup: float = Field(gt=0)
+    protocol: str = Field(min_length=1)
+    command: str
+
+    @property
+    def worthwhile(self) -> bool:
+        """It loses at most 0.2 percentage points and is at least 1.1 times as fast."""
+        return self.accuracy_loss <= MAX_INT8_LOSS + 1e-9 and self.speedup >= MIN_INT8_SPEEDUP
+
+
 class Manifest(_Record):
     """What `manifest.json` beside a `model.onnx` says.
 
@@ -72,7 +101,8 @@ class Manifest(_Record):
     embedding_size: length of the embedding that callers get, after the flip rule.
     flip: `none`: the network's output. `sum`: output of the crop plus output of its mirror image. `concat`:
     the two side by side, so that embedding_size is twice the network's output.
-    sha256: of the model file, 64 hexadecimal digits. file: its name, beside the manifest.
+    sha256: of the model file, 64 hexadecimal digits. file: its name, beside the manifest. int8: a faster
+    rendering of the same file, if there is one.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
@@ -90,6 +120,7 @@ class Manifest(_Record):
     license: str = Field(min_length=1)
     metrics: tuple[Metric, ...] = ()
     calibration: Calibration | None = None
+    int8: Quantized | None = None
     date: date
 
     @model_validator(mode="after")
@@ -163,19 +194,23 @@ def save_manifest(manifest: Manifest, folder: Path) -> Path:
     return path
 
 
-def read_model(folder: Path, manifest: Manifest) -> bytes:
+def read_model(folder: Path, manifest: Manifest, precision: Precision = "fp32") -> bytes:
     """The model file's bytes. Raises ModelError when it is absent or not the file that the manifest names."""
-    path = folder / manifest.file
+    if precision == "int8" and manifest.int8 is None:
+        raise ModelError(
+            f"model {manifest.name} has no int8 file: make one with `python -m training quantize {folder}`, "
+            "or choose precision fp32"
+        )
+    named = manifest.int8 if precision == "int8" and manifest.int8 is not None else manifest
+    path = folder / named.file
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ModelError(
-            f"model {manifest.name}: {manifest.file} cannot be read: {error.strerror}"
-        ) from error
+        raise ModelError(f"model {manifest.name}: {named.file} cannot be read: {error.strerror}") from error
     digest = hashlib.sha256(data).hexdigest()
-    if digest != manifest.sha256:
+    if digest != named.sha256:
         raise ModelError(
-            f"model {manifest.name}: {manifest.file} has sha256 {digest[:12]}…, its manifest says "
-            f"{manifest.sha256[:12]}…: the file was changed or did not arrive whole; fetch or export it again"
+            f"model {manifest.name}: {named.file} has sha256 {digest[:12]}…, its manifest says "
+            f"{named.sha256[:12]}…: the file was changed or did not arrive whole; fetch or export it again"
         )
     return data

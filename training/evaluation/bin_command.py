@@ -1,6 +1,5 @@
 """`evaluate bin`: InsightFace's packed verification sets with an exported model."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,53 +12,72 @@ from app.pipeline.embed import OnnxEmbedder
 from app.pipeline.errors import PipelineError
 from training.data.bin_set import read_bin
 from training.errors import TrainingError
-from training.evaluation.lfw import Pairs, insightface_protocol
+from training.evaluation.inputs import bar
+from training.evaluation.lfw import Pairs, insightface_protocol, similarities
+from training.evaluation.lfw_command import FARS
+from training.evaluation.report import Report, Table, percent, publish, verification_tables
 
 _SIDE = 112
 
 
-def evaluate_bin(path: Path, model: Path, *, out: Path | None, console: Console) -> dict[str, Any]:
+def evaluate_bin(
+    path: Path, model: Path, *, out: Path | None, folder: Path | None, console: Console
+) -> dict[str, Any]:
     """Ten-fold accuracy in InsightFace's way; pairs are dealt into folds in their order.
 
     The set's images are 112×112 ArcFace crops; a 112×96 model gets their middle columns. Raises TrainingError
     for a damaged set, images of another size, or a model with another alignment.
     """
     stored = read_bin(path)
-    embedder = OnnxEmbedder.load(model)
+    embedder = OnnxEmbedder.load(model, precision="fp32")
     height, width = embedder.manifest.input[2:]
     if height != _SIDE or width not in (96, _SIDE):
         raise TrainingError(f"{path.name} holds 112×112 crops, {embedder.name} wants {height}×{width}")
     left = (_SIDE - width) // 2
-    with console.status(f"embedding {len(stored.images)} crops"):
-        features = np.concatenate(
-            [
-                embedder.embed(
-                    np.stack(
-                        [_crop(data, path)[:, left : left + width] for data in stored.images[i : i + 128]]
-                    )
-                )
-                for i in range(0, len(stored.images), 128)
-            ]
-        )
+    features = np.empty((len(stored.images), embedder.dim), np.float32)
+    with bar(console) as progress:
+        task = progress.add_task("embed", total=len(features))
+        for start in range(0, len(features), 128):
+            part = stored.images[start : start + 128]
+            crops = np.stack([_crop(data, path)[:, left : left + width] for data in part])
+            features[start : start + len(part)] = embedder.embed(crops)
+            progress.update(task, completed=start + len(part))
     count = len(stored.same)
     rows = np.arange(2 * count)
     fold = np.arange(count) * min(10, count) // count
     pairs = Pairs([str(row) for row in rows], rows[::2], rows[1::2], stored.same, fold)
-    made = insightface_protocol(pairs, features, np.ones(2 * count, bool))
+    found = np.ones(2 * count, bool)
+    made = insightface_protocol(pairs, features, found)
+    terms, thresholds, drawn, refused = verification_tables(
+        similarities(pairs, features, found), stored.same, FARS
+    )
     result = {
+        "model": embedder.name,
         "protocol": "insightface: squared distance, first best threshold of the other folds",
         "pairs": count,
         "accuracy": made.accuracy,
         "std": made.std,
         "standard_error": made.standard_error,
         "folds": list(made.accuracies),
+        **terms,
     }
-    console.print(
-        f"{embedder.name} on {path.name}: {100 * made.accuracy:.2f} % ± {100 * made.std:.2f}, {count} pairs"
+    figures = Table(
+        "figures",
+        ("figure", "value"),
+        (
+            ("accuracy, 10 folds, insightface protocol", f"{percent(made.accuracy)} ± {100 * made.std:.2f}"),
+            ("folds", " ".join(f"{100 * value:.1f}" for value in made.accuracies)),
+        ),
     )
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    facts = (
+        ("model", embedder.name),
+        ("set", f"{path.name}: {count} pairs"),
+        ("protocol", str(result["protocol"])),
+    )
+    name = f"bin-{embedder.name}-{path.stem}"
+    title = f"{path.stem}: {embedder.name}"
+    report = Report(name, title, facts, result, (figures, thresholds), drawn, refused)
+    publish(report, out=out, folder=folder, console=console)
     return result
 
 

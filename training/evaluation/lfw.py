@@ -198,8 +198,15 @@ def similarities(
     """(P,) cosines of (N, D) features less `mean`; −1 where a face is missing: the system would not match
     it."""
     x = features - mean if mean is not None else features
-    x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-    cosine = np.einsum("pd,pd->p", x[pairs.left], x[pairs.right]).astype(np.float64)
+    return cross_similarities(pairs, x, x, found)
+
+
+def cross_similarities(
+    pairs: Pairs, left: FloatArray, right: FloatArray, found: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """The same for pairs whose two sides come from two models of one embedding space, (N, D) each."""
+    x, y = (side / np.maximum(np.linalg.norm(side, axis=1, keepdims=True), 1e-12) for side in (left, right))
+    cosine = np.einsum("pd,pd->p", x[pairs.left], y[pairs.right]).astype(np.float64)
     return np.where(found[pairs.left] & found[pairs.right], cosine, -1.0)
 
 

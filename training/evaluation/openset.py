@@ -1,12 +1,15 @@
 """Open-set identification: strangers among the probes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
+
+FPIRS: Final = (0.1, 0.01, 0.001)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,47 +66,59 @@ def search(
     return OpenSet(hit[mated], scores.max(axis=1)[~mated])
 
 
-def open_set_trials(
+def open_set_searches(
     embeddings: NDArray[np.float32],
     identity: NDArray[np.int64],
     *,
     enrolled: int,
     trials: int,
-    fpirs: tuple[float, ...] = (0.01, 0.1),
     seed: int = 0,
-) -> dict[str, Any]:
-    """Mean and standard deviation of FNIR@FPIR over random galleries of one image of each of `enrolled`
-    people."""
+) -> list[OpenSet]:
+    """Searches in random galleries of one image of each of `enrolled` people.
+
+    Their other images are mated probes, all images of other people non-mated ones. Raises ValueError when
+    there are too few people.
+    """
     rng = np.random.default_rng(seed)
     values, counts = np.unique(identity, return_counts=True)
     several = values[counts >= 2]
     if len(several) < enrolled or len(values) <= enrolled:
         raise ValueError(f"{enrolled} identities can't be enrolled: {len(several)} have two images or more")
-    fnir: dict[float, list[float]] = {level: [] for level in fpirs}
-    rank1 = []
+    found = []
     for _ in range(trials):
         chosen = rng.choice(several, enrolled, replace=False)
         rows = np.array([rng.choice(np.flatnonzero(identity == person)) for person in chosen])
         probe = np.ones(len(identity), bool)
         probe[rows] = False
-        result = search(
-            embeddings[rows].astype(np.float64),
-            identity[rows],
-            embeddings[probe].astype(np.float64),
-            identity[probe],
+        found.append(
+            search(
+                embeddings[rows].astype(np.float64),
+                identity[rows],
+                embeddings[probe].astype(np.float64),
+                identity[probe],
+            )
         )
-        for level in fpirs:
-            fnir[level].append(result.fnir_at(level)[0])
-        rank1.append(float(np.mean(np.isfinite(result.mated))))
-    return {
-        "enrolled": enrolled,
-        "trials": trials,
-        "fnir_at_fpir": {
-            f"{level:g}": {
-                "mean": float(np.mean(found)),
-                "std": float(np.std(found, ddof=1)) if trials > 1 else 0.0,
-            }
-            for level, found in fnir.items()
-        },
-        "rank1": {"mean": float(np.mean(rank1)), "std": float(np.std(rank1))},
-    }
+    return found
+
+
+def summarize(searches: list[OpenSet], fpirs: tuple[float, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Mean and standard deviation over galleries of FNIR at each FPIR and of rank-1 identification.
+
+    An FPIR that the probes of any gallery are too few for is left out; the second value says which and why.
+    """
+    fnir: dict[str, dict[str, float]] = {}
+    refused = []
+    for level in fpirs:
+        try:
+            rates, thresholds = zip(*(each.fnir_at(level) for each in searches), strict=True)
+        except ValueError as error:
+            refused.append(str(error))
+            continue
+        fnir[f"{level:g}"] = {**_spread(rates), "threshold": float(np.mean(thresholds))}
+    rank1 = _spread([float(np.mean(np.isfinite(each.mated))) for each in searches])
+    return {"fnir_at_fpir": fnir, "rank1": rank1, "refused": refused}, tuple(refused)
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return {"mean": float(np.mean(values)), "std": std}

@@ -1,12 +1,15 @@
 """Pair verification: accuracy by k folds, and the true accept rate at a false accept rate."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
+_Float = TypeVar("_Float", bound=np.floating[Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ def k_fold(similarity: FloatArray, same: BoolArray, fold: NDArray[np.int64]) -> 
     return FoldResult(tuple(accuracies), tuple(thresholds))
 
 
-def tar_at_far(similarity: FloatArray, same: BoolArray, far: float) -> tuple[float, float]:
+def tar_at_far(similarity: NDArray[np.floating[Any]], same: BoolArray, far: float) -> tuple[float, float]:
     """True accept rate and threshold at a false accept rate of at most `far`; accept means similarity ≥
     threshold.
 
@@ -93,6 +96,50 @@ def clopper_pearson(successes: int, trials: int, level: float = 0.95) -> tuple[f
     return low, high
 
 
+def intervals(
+    successes: NDArray[np.int64], trials: int, level: float = 0.95
+) -> tuple[FloatArray, FloatArray]:
+    """`clopper_pearson` for many counts of successes at once."""
+    from scipy.stats import beta
+
+    tail = (1 - level) / 2
+    low = np.nan_to_num(beta.ppf(tail, successes, trials - successes + 1), nan=0.0)
+    high = np.nan_to_num(beta.ppf(1 - tail, successes + 1, trials - successes), nan=1.0)
+    return low, high
+
+
+@dataclass(frozen=True, slots=True)
+class TarAtFar:
+    """One row of a threshold table.
+
+    far: as asked. measured_far: share of impostors at or above the threshold. interval: 95 %, of the TAR.
+    """
+
+    far: float
+    threshold: float
+    measured_far: float
+    tar: float
+    interval: tuple[float, float]
+
+
+def tar_table(
+    similarity: NDArray[np.floating[Any]], same: BoolArray, fars: Sequence[float]
+) -> tuple[tuple[TarAtFar, ...], tuple[str, ...]]:
+    """TAR at every FAR that the pairs can show, and for the others why they can't."""
+    entries, refused = [], []
+    genuine, impostor = similarity[same], similarity[~same]
+    for far in fars:
+        try:
+            tar, threshold = tar_at_far(similarity, same, far)
+        except ValueError as error:
+            refused.append(str(error))
+            continue
+        accepted = int(np.sum(genuine >= threshold))
+        measured = float(np.mean(impostor >= threshold))
+        entries.append(TarAtFar(far, threshold, measured, tar, clopper_pearson(accepted, len(genuine))))
+    return tuple(entries), tuple(refused)
+
+
 def template_features(frames: FloatArray, template: NDArray[np.int64]) -> FloatArray:
     """(T, D) unit templates from (N, D) frame features: the mean per template number 0…T−1, as for YTF
     videos.
@@ -109,9 +156,9 @@ def template_features(frames: FloatArray, template: NDArray[np.int64]) -> FloatA
     return means / np.maximum(lengths, 1e-12)
 
 
-def concatenated(parts: list[FloatArray]) -> FloatArray:
+def concatenated(parts: Sequence[NDArray[_Float]]) -> NDArray[_Float]:
     """(N, ΣD) features of several models side by side, the paper's multi-patch ensemble: plain, without
-    PCA."""
+    PCA. With unit features, the cosine of two such rows is the mean of the models' cosines."""
     if len({len(part) for part in parts}) != 1:
         raise ValueError(f"models gave different numbers of features: {[len(part) for part in parts]}")
     return np.concatenate(parts, axis=1)

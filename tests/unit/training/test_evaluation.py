@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import tarfile
 from pathlib import Path
 
@@ -10,14 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from rich.console import Console
 
 from app.pipeline.align import TEMPLATES
 from app.pipeline.types import Face
 from training.calibrate import calibrate, impostor_similarities
 from training.errors import TrainingError
 from training.evaluation import lfw
-from training.evaluation.openset import open_set_trials, search
-from training.evaluation.verification import accuracy_at, best_threshold, k_fold, tar_at_far
+from training.evaluation.openset import open_set_searches, search, summarize
+from training.evaluation.plots import roc_points
+from training.evaluation.verification import accuracy_at, best_threshold, concatenated, k_fold, tar_at_far
 
 scores = st.lists(st.integers(-6, 6).map(lambda n: n / 6), min_size=4, max_size=40)
 
@@ -109,14 +112,17 @@ def test_open_set_against_loops_with_ties() -> None:
 def test_open_set_trials_on_perfect_and_on_random_embeddings() -> None:
     identity = np.repeat(np.arange(40), 5)
     perfect = np.eye(40, dtype=np.float32)[identity]
-    result = open_set_trials(perfect, identity, enrolled=10, trials=3, fpirs=(0.1,))
+    result, refused = summarize(open_set_searches(perfect, identity, enrolled=10, trials=3), (0.1, 0.001))
     assert result["rank1"]["mean"] == 1
-    assert result["fnir_at_fpir"]["0.1"]["mean"] in (0.0, 1.0) or result["fnir_at_fpir"]["0.1"]["mean"] == 0
+    assert result["fnir_at_fpir"]["0.1"]["mean"] == 0
+    assert list(result["fnir_at_fpir"]) == ["0.1"]
+    assert refused == ("FPIR 0.001 needs at least 1000 non-mated probes, there are 150",)
     noise = np.random.default_rng(0).normal(size=(200, 16)).astype(np.float32)
     noise /= np.linalg.norm(noise, axis=1, keepdims=True)
-    assert open_set_trials(noise, identity, enrolled=10, trials=3)["rank1"]["mean"] < 0.3
+    searches = open_set_searches(noise, identity, enrolled=10, trials=3)
+    assert summarize(searches, (0.1,))[0]["rank1"]["mean"] < 0.3
     with pytest.raises(ValueError, match="can't be enrolled"):
-        open_set_trials(perfect, identity, enrolled=60, trials=1)
+        open_set_searches(perfect, identity, enrolled=60, trials=1)
 
 
 def test_calibration_weighs_every_two_people_the_same() -> None:
@@ -298,24 +304,64 @@ def test_images_come_from_folders_and_tars_alike_and_are_cached(tmp_path: Path) 
         lfw.crop_images(write(tmp_path / "x.tar", "no tar"), names, template, OneFace())
 
 
-def test_json_of_the_result_is_plain(tmp_path: Path) -> None:
-    from training.evaluation.command import _measure, _write_json
+def test_every_run_writes_plain_json_and_a_page_that_needs_nothing_else(tmp_path: Path) -> None:
+    from training.evaluation.lfw_command import measure
+    from training.evaluation.report import publish
 
     pairs, features = made_pairs(400, 5)
-    crops = lfw.Crops(pairs.names, np.zeros((80, 1, 1, 3), np.uint8), np.ones(80, bool))
-    result = _measure({"test": pairs, "train": pairs}, crops, np.hstack([features, features]), features)
-    _write_json(tmp_path / "r" / "lfw.json", result)
+    both, found = np.hstack([features, features]), np.ones(80, bool)
+    lists = {"test": pairs, "train": pairs}
+    result, report = measure(lists, pairs.names, found, both, features, "<toy>", Path("pairs.txt"))
+    page = publish(report, out=tmp_path / "r" / "lfw.json", folder=None, console=Console(quiet=True))
     stored = json.loads((tmp_path / "r" / "lfw.json").read_text())
+    assert stored == result
     assert {"accuracy", "std", "folds", "not_found", "tar_at_far", "transferred"} <= stored.keys()
     assert len(stored["folds"]) == 10
     assert stored["not_found"] == 0
-    assert "0.001" not in stored["tar_at_far"]
+    assert set(stored["tar_at_far"]) == {"0.1", "0.01"}
+    low, high = stored["tar_intervals"]["0.1"]
+    assert low <= stored["tar_at_far"]["0.1"] <= high
+    text = page.read_text()
+    assert page == tmp_path / "r" / "lfw.html"
+    assert "FAR 0.001 needs at least 1000 impostor pairs, there are" in text
+    assert text.count("<svg") == 2
+    assert "&lt;toy&gt;" in text
+    assert "<toy>" not in text
+    outside = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert not set(re.findall(r"https?://[^\s\"'<>]+", text)) - outside
+    assert "<script" not in text
+
+
+@given(values=scores, seed=st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_the_curve_of_a_report_against_every_threshold(values: list[float], seed: int) -> None:
+    similarity, same = both_kinds(values, seed)
+    genuine, impostor = similarity[same], similarity[~same]
+    far, tar = roc_points(genuine, impostor)
+    expected = sorted({(np.mean(impostor >= t), np.mean(genuine >= t)) for t in impostor})
+    assert np.column_stack([far, tar]) == pytest.approx(np.array(expected))
+
+
+def test_concatenated_models_average_their_cosines() -> None:
+    rng = np.random.default_rng(2)
+    parts = [rng.normal(size=(12, d)) for d in (8, 16, 4)]
+    parts = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in parts]
+    pairs = lfw.Pairs(
+        [str(i) for i in range(12)], np.arange(6), np.arange(6, 12), np.ones(6, bool), np.arange(6)
+    )
+    found = np.ones(12, bool)
+    together = lfw.similarities(pairs, concatenated(parts), found)
+    assert together == pytest.approx(
+        np.mean([lfw.similarities(pairs, part, found) for part in parts], axis=0)
+    )
+    with pytest.raises(ValueError, match="different numbers of features"):
+        concatenated([parts[0], parts[1][:3]])
 
 
 def test_without_a_name_the_services_default_model_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training.evaluation.command import find_model
+    from training.evaluation.inputs import find_model
 
     monkeypatch.chdir(tmp_path)
     with pytest.raises(TrainingError, match="no model in models/"):

@@ -1,0 +1,85 @@
+"""`evaluate openset`: identification of held-out identities, with strangers among the probes."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from app.pipeline.manifest import Metric
+from training import card as cards
+from training.errors import TrainingError
+from training.evaluation import plots
+from training.evaluation.inputs import find_model, held_out_embeddings
+from training.evaluation.openset import FPIRS, open_set_searches, summarize
+from training.evaluation.report import Report, Table, percent, publish, recorded_command
+
+
+def evaluate_openset(
+    store: Path,
+    *,
+    model: Path | None,
+    enrolled: int,
+    trials: int,
+    holdout: int,
+    record: bool,
+    out: Path | None,
+    folder: Path | None,
+    console: Console,
+) -> dict[str, Any]:
+    """Open-set identification on held-out identities; prints, writes and returns the result."""
+    chosen = find_model(model)
+    embeddings, identity = held_out_embeddings(chosen, store, holdout, console)
+    people = len(np.unique(identity))
+    try:
+        searches = open_set_searches(embeddings, identity, enrolled=enrolled, trials=trials)
+    except ValueError as error:
+        raise TrainingError(f"{store}: {error}") from None
+    result, refused = summarize(searches, FPIRS)
+    result = {"model": chosen.name, "enrolled": enrolled, "identities": people, "trials": trials, **result}
+    rows = [
+        (f"FNIR at FPIR {fpir}", f"{percent(values['mean'])} ± {100 * values['std']:.2f}",
+         f"{values['threshold']:.4f}")
+        for fpir, values in result["fnir_at_fpir"].items()
+    ]  # fmt: skip
+    rows.append(("rank-1 identification of mated probes", percent(result["rank1"]["mean"]), ""))
+    mated = np.concatenate([search.mated for search in searches])
+    others = np.concatenate([search.non_mated for search in searches])
+    levels = np.geomspace(max(1 / len(searches[0].non_mated), 1e-4), 1, 80)
+    lines = [(levels, np.array([1 - search.fnir_at(level)[0] for level in levels])) for search in searches]
+    thresholds = {f"FPIR {k}": v["threshold"] for k, v in result["fnir_at_fpir"].items()}
+    drawn = (
+        plots.curves("Open set", "FPIR (log)", "TPIR, mate at rank 1", lines),
+        plots.histograms({"mates at rank 1": mated, "best score of strangers": others}, thresholds),
+    )
+    facts = (
+        ("model", chosen.name),
+        ("galleries", f"{trials} random ones of {enrolled} of {people} held-out identities, one image each"),
+        (
+            "probes",
+            f"{len(searches[0].mated):,} mated, {len(searches[0].non_mated):,} non-mated in the first",
+        ),
+    )
+    table = Table("figures", ("figure", "value", "threshold (mean)"), tuple(rows))
+    report = Report(
+        f"openset-{chosen.name}-{enrolled}",
+        f"Open set: {chosen.name}",
+        facts,
+        result,
+        (table,),
+        drawn,
+        refused,
+    )
+    publish(report, out=out, folder=folder, console=console)
+    if record:
+        command = recorded_command()
+        cards.record(
+            chosen,
+            [
+                Metric(
+                    name=f"open set, {enrolled} enrolled, FNIR at FPIR {k}", value=v["mean"], command=command
+                )
+                for k, v in result["fnir_at_fpir"].items()
+            ],
+        )
+    return result

@@ -1,0 +1,115 @@
+"""The plots of a report, as SVG text: self-contained, without fonts or scripts from elsewhere."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.evaluation.verification import intervals
+
+Array = NDArray[np.floating[Any]]
+
+_INK, _GENUINE, _IMPOSTOR, _FAINT = "#1f2933", "#0b7285", "#c2410c", "#9aa5b1"
+
+
+class _Figure:
+    """Holds the SVG once its `with` block is left."""
+
+    svg: str = ""
+
+
+@contextmanager
+def _figure(title: str, x: str, y: str) -> Any:
+    import matplotlib
+
+    matplotlib.use("svg", force=False)
+    from matplotlib.figure import Figure
+
+    made = _Figure()
+    # Texts stay texts, which a reader can search; ids differ between the plots of one page.
+    settings: Any = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": title,
+        "font.family": "sans-serif",
+        "font.size": 10,
+    }
+    with matplotlib.rc_context(settings):
+        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+        axes = figure.add_subplot()
+        axes.set(title=title, xlabel=x, ylabel=y)
+        axes.grid(visible=True, color="#e4e7eb", linewidth=0.7)
+        axes.spines[["top", "right"]].set_visible(False)
+        yield axes, made
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    svg = text.getvalue()
+    made.svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+
+
+def roc_points(genuine: Array, impostor: Array, most: int = 600) -> tuple[Array, Array]:
+    """(K,) false and true accept rates over all thresholds, rising; accept means similarity ≥ threshold.
+
+    The part that plots show is kept: one point per distinct impostor similarity, at most about `most`,
+    evenly on the logarithm of the rate.
+    """
+    high = np.sort(impostor)[::-1]
+    count = len(high)
+    last = np.append(np.flatnonzero(high[1:] < high[:-1]), count - 1)
+    if len(last) > most:
+        wanted = np.geomspace(1, count, most)
+        last = np.unique(last[np.clip(np.searchsorted(last + 1, wanted), 0, len(last) - 1)])
+    accepted = len(genuine) - np.searchsorted(np.sort(genuine), high[last], side="left")
+    return (last + 1) / count, accepted / len(genuine)
+
+
+def roc(genuine: Array, impostor: Array, marks: Mapping[float, float]) -> str:
+    """TAR over FAR on a logarithmic axis, with the 95 % interval. marks: FAR to TAR of the table."""
+    far, tar = roc_points(genuine, impostor)
+    with _figure("ROC", "false accept rate (log)", "true accept rate") as (axes, made):
+        low, high = intervals(np.rint(tar * len(genuine)).astype(np.int64), len(genuine))
+        axes.fill_between(far, low, high, step="post", color=_GENUINE, alpha=0.15, linewidth=0)
+        axes.step(far, tar, where="post", color=_GENUINE, label="TAR, 95 % interval")
+        if marks:
+            axes.plot(list(marks), list(marks.values()), "o", color=_IMPOSTOR, label="table")
+        axes.set_xscale("log")
+        axes.set_xlim(0.8 / len(impostor), 1)
+        axes.set_ylim(max(0.0, float(tar.min()) - 0.05), 1.005)
+        axes.legend(loc="lower right", frameon=False)
+    return str(made.svg)
+
+
+def histograms(kinds: Mapping[str, Array], thresholds: Mapping[str, float]) -> str:
+    """Score densities of two kinds of comparisons, with thresholds as lines."""
+    values = np.concatenate([v[np.isfinite(v)] for v in kinds.values()])
+    edges = np.linspace(values.min(), values.max() + 1e-6, 61)
+    with _figure("Scores", "similarity (cosine)", "density") as (axes, made):
+        for (name, scores), color in zip(kinds.items(), (_GENUINE, _IMPOSTOR), strict=False):
+            finite = scores[np.isfinite(scores)]
+            label = f"{name} ({len(scores):,})"
+            axes.hist(finite, edges, density=True, histtype="stepfilled", color=color, alpha=0.35)
+            axes.hist(finite, edges, density=True, histtype="step", color=color, label=label)
+        for name, value in thresholds.items():
+            if np.isfinite(value):
+                axes.axvline(value, color=_INK, linewidth=0.9, linestyle=(0, (4, 3)))
+                axes.annotate(
+                    name, (value, 1), xycoords=("data", "axes fraction"), rotation=90, fontsize=8,
+                    xytext=(2, -4), textcoords="offset points", va="top", color=_INK,
+                )  # fmt: skip
+        axes.legend(loc="upper left", frameon=False)
+    return str(made.svg)
+
+
+def curves(title: str, x: str, y: str, lines: Sequence[tuple[Array, Array]], *, log: bool = True) -> str:
+    """Several trials' curves, thin, and their mean where they share their x values."""
+    with _figure(title, x, y) as (axes, made):
+        for xs, ys in lines:
+            axes.plot(xs, ys, color=_FAINT, linewidth=0.8)
+        if len({len(xs) for xs, _ in lines}) == 1:
+            axes.plot(lines[0][0], np.mean([ys for _, ys in lines], axis=0), color=_GENUINE, linewidth=2)
+        if log:
+            axes.set_xscale("log")
+    return str(made.svg)
