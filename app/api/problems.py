@@ -99,11 +99,7 @@ def problem_of(error: Exception) -> Problem:
     """The problem that an exception of any room becomes; what nobody foresaw is `internal_error`."""
     if isinstance(error, Problem):
         return error
-<<<<<<< 68ceefee7057c27434bb6a7038b2cc7f0fd78362
-    if isinstance(error, PipelineError | GalleryError | VideoError | JobError | MonitorError):
-=======
-    if isinstance(error, PipelineError | GalleryError | VideoError | JobError | BulkError):
->>>>>>> 1498b6e5b02345d6b43dbc5cff4b0df45133ebb9
+    if isinstance(error, PipelineError | GalleryError | VideoError | JobError | MonitorError | BulkError):
         code = error.code if error.code in PROBLEMS else "internal_error"
         return Problem(code, None if code in _HIDDEN else str(error))
     if isinstance(error, RequestValidationError | ValidationError):
