@@ -134,7 +134,8 @@ def gallery_jobs(engine: Engine, gallery: "GalleryService") -> "dict[str, JobHan
     workers = max(1, (os.cpu_count() or 2) - 1)
     return {
         imports.KIND: imports.ImportJobs(pipeline, gallery, engine.limits, workers),
-        galleries.EXPORT: galleries.ExportJobs(gallery),
+        galleries.EXPORT: galleries.GalleryJobs(gallery),
+        galleries.EVALUATION: galleries.GalleryJobs(gallery),
     }
 
 

@@ -29,7 +29,7 @@ TAGS = [
     {"name": "identities", "description": "The people of a gallery."},
     {"name": "faces of identities", "description": "Enrollment."},
     {"name": "unknowns", "description": "Faces that nobody was named for, where a gallery keeps them."},
-    {"name": "whole galleries", "description": "Import, export: jobs that may take minutes."},
+    {"name": "whole galleries", "description": "Import, export, evaluation: jobs that may take minutes."},
     {"name": "videos and jobs", "description": "Who is on screen when."},
     {"name": "monitors", "description": "Cameras that the service watches by itself."},
     {"name": "models", "description": "What makes the embeddings."},

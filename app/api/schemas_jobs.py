@@ -38,7 +38,7 @@ class JobProgress(Output):
     """How far a running job has come."""
 
     stage: str = Field(
-        description="What is being done: for videos `analyze`, then `render`; `import`, `export`."
+        description="What is being done: of videos `analyze` and `render`; `import`, `export`, `evaluation`."
     )
     done: int
     total: int | None = Field(description="Null where it is unknown.")

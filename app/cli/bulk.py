@@ -1,4 +1,4 @@
-"""`sphereid gallery import` and `export`."""
+"""`sphereid gallery import`, `export` and `evaluate`."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -32,8 +32,8 @@ def import_gallery(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A folder, or a tar or zip archive, with a folder of photographs a person; a CSV with the columns "
-            "identity and file; or a Parquet file of `export`.",
+            help="A folder, or a tar or zip archive, with a folder of photographs a person; a CSV with "
+            "the columns identity and file; or a Parquet file of `export`.",
             metavar="DIR|TAR|ZIP|CSV|PARQUET",
         ),
     ],
@@ -200,6 +200,65 @@ def export_gallery(
     with gallery() as service, bar("Exporting", "faces") as show:
         written = portable.export(service, gallery_id, target, lambda done, total: show(done, total, None))
     note(f"{written.faces} faces of {written.identities} identities in {target}")
+
+
+def evaluate_gallery(
+    gallery_id: GalleryName = "default",
+    chart: Annotated[Path | None, typer.Option(help="Draw the similarity histograms here (.svg).")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write all figures here (.json).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a gallery on itself, each face left out in turn.
+
+    Says how many enrolled people would be missed (FNIR) and how many strangers named (FPIR) at the threshold
+    in force and at others, which threshold these figures suggest, and which faces look like somebody else's.
+    """
+    from app.bulk.chart import evaluation_svg
+    from app.gallery.evaluation import evaluate
+
+    for path, suffix in ((chart, ".svg"), (out, ".json")):
+        if path is not None and path.suffix.lower() != suffix:
+            raise ValueError(f"{path}: choose a name that ends with {suffix}")
+    with gallery() as service, bar("Comparing", "probes") as show:
+        found = evaluate(service, gallery_id, tell=lambda done, total: show(done, total, None)).document()
+    if chart is not None:
+        chart.write_text(evaluation_svg(found), encoding="utf-8")
+    if out is not None:
+        out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if as_json:
+        typer.echo(json.dumps(found))
+    else:
+        _show_evaluation(found)
+    raise typer.Exit(DONE)
+
+
+def _show_evaluation(found: dict[str, Any]) -> None:
+    def percent(rate: dict[str, float] | None) -> str:
+        return "–" if rate is None else f"{rate['value']:.2%} ({rate['low']:.2%} to {rate['high']:.2%})"
+
+    note(
+        f"{found['faces']} faces of {found['identities']} identities; {found['mated_probes']} mated and "
+        f"{found['non_mated_probes']} non-mated probes; rank one {percent(found['rank_one'])}"
+    )
+    suggested = found["suggested"]
+    rows = [("in force", found["current"])] + [(f"FPIR {p['target']:g}", p) for p in found["points"]]
+    rows += [("suggested", suggested)] if suggested else []
+    table(
+        None,
+        ["threshold for", "similarity", "FPIR (95 %)", "FNIR (95 %)", ""],
+        [
+            (name, p["threshold"], percent(p["fpir"]), percent(p["fnir"]), "" if p["measured"] else "too few")
+            for name, p in rows
+        ],
+    )
+    if found["look_alikes"]:
+        table(
+            None,
+            ["face", "of", "looks like", "similarity"],
+            [(x["face"], x["identity"], x["other"], x["similarity"]) for x in found["look_alikes"]],
+        )
+    for each in found["notes"]:
+        note(each["text"])
 
 
 @contextmanager

@@ -1,14 +1,17 @@
-"""Exports of galleries as a job."""
+"""Exports and evaluations of galleries as jobs."""
 
 import contextlib
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from app.bulk.chart import evaluation_svg
 from app.gallery import portable
 from app.gallery.errors import GalleryError
+from app.gallery.evaluation import evaluate
 from app.gallery.service import GalleryService
 from app.jobs.errors import InterruptedJobError, JobFailedError
 from app.jobs.imports import paced
@@ -16,12 +19,17 @@ from app.jobs.types import Job, JobProgress
 from app.jobs.video import RESULTS
 
 EXPORT: Final = "export"
-ARTIFACTS: Final[Mapping[str, str]] = {"gallery": "gallery.parquet"}
+EVALUATION: Final = "evaluation"
+ARTIFACTS: Final[Mapping[str, str]] = {
+    "gallery": "gallery.parquet",
+    "evaluation": "evaluation.json",
+    "chart": "evaluation.svg",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ExportJobs:
-    """The handler of exports. What was written of one that was interrupted is written anew."""
+class GalleryJobs:
+    """The handler of both kinds. What was done of a job that was interrupted is done anew."""
 
     gallery: GalleryService
 
@@ -32,22 +40,24 @@ class ExportJobs:
         report: Callable[[JobProgress], None],
         canceled: Callable[[], bool],
     ) -> Mapping[str, Any]:
-        """Write the gallery to a Parquet file, the artifact `gallery`."""
+        """Write the artifacts `gallery`, or `evaluation` and `chart`."""
         results = folder / RESULTS
         results.mkdir(exist_ok=True)
-        tell = paced("export", report)
+        told = paced(job.kind, report)
 
-        def go_on(done: int, total: int) -> None:
+        def tell(done: int, total: int) -> None:
             if canceled():
                 raise InterruptedJobError("interrupted")
-            tell(done, total)
+            told(done, total)
 
+        work = self._export if job.kind == EXPORT else self._evaluate
         try:
-            written = portable.export(
-                self.gallery, job.params["gallery"], results / ARTIFACTS["gallery"], go_on
-            )
+            return work(job.params["gallery"], results, tell)
         except GalleryError as error:
             raise JobFailedError(error.code, str(error)) from error
+
+    def _export(self, gallery_id: str, results: Path, tell: Callable[[int, int], None]) -> Mapping[str, Any]:
+        written = portable.export(self.gallery, gallery_id, results / ARTIFACTS["gallery"], tell)
         return {
             "artifacts": ["gallery"],
             "identities": written.identities,
@@ -55,6 +65,15 @@ class ExportJobs:
             "revision": written.revision,
             "contract": written.contract,
         }
+
+    def _evaluate(
+        self, gallery_id: str, results: Path, tell: Callable[[int, int], None]
+    ) -> Mapping[str, Any]:
+        document = evaluate(self.gallery, gallery_id, tell=tell).document()
+        (results / ARTIFACTS["evaluation"]).write_text(json.dumps(document, indent=1), encoding="utf-8")
+        (results / ARTIFACTS["chart"]).write_text(evaluation_svg(document), encoding="utf-8")
+        shown = {key: value for key, value in document.items() if key not in ("histograms", "look_alikes")}
+        return {"artifacts": ["evaluation", "chart"], **shown}
 
     def clean(self, job: Job, folder: Path) -> None:
         """Remove what a job that did not succeed wrote."""

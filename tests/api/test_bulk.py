@@ -173,3 +173,23 @@ def test_an_upload_beyond_the_limit(toy_settings: Callable[..., Any], tmp_path: 
         files = {"file": ("a.zip", b"PK" + bytes(3000))}
         answer = server.client.post("/v1/galleries/default/import", files=files)
         assert_problem(answer, 413, "file_too_large")
+
+
+def test_a_gallery_measures_itself(client: httpx.Client, gallery: str, archive: Path) -> None:
+    send(client, gallery, archive)
+    job = finished(client, client.post(f"{gallery}/evaluation").json())
+    assert job["state"] == "succeeded", job
+    assert (job["result"]["mated_probes"], job["result"]["non_mated_probes"]) == (6, 6)
+    document = result(client, job, "evaluation").json()
+    assert sum(document["histograms"]["mated"]["counts"]) == 6
+    assert [note["code"] for note in document["notes"]] == ["few_mated", "few_non_mated"]
+    picture = result(client, job, "chart")
+    assert picture.headers["content-type"] == "image/svg+xml"
+    assert picture.text.startswith("<svg")
+
+
+def test_an_empty_gallery_says_why_it_cannot_be_measured(client: httpx.Client, gallery: str) -> None:
+    job = finished(client, client.post(f"{gallery}/evaluation").json())
+    assert (job["state"], job["error"]["code"]) == ("failed", "invalid_request")
+    assert "no faces" in job["error"]["detail"]
+    assert_problem(client.post("/v1/galleries/none/evaluation"), 404, "gallery_not_found")

@@ -1,4 +1,4 @@
-"""Whole galleries, as jobs: import and export."""
+"""Whole galleries, as jobs: import, export, evaluation."""
 
 from functools import partial
 from typing import Any
@@ -98,6 +98,23 @@ async def export_gallery(gallery: GalleryId, parts: PartsDep, once: OnceDep) -> 
     embeddings, which an import reads back bit for bit. Whoever has it can find these people elsewhere: keep
     it as you keep the database."""
     return await once(b"", lambda: anyio.to_thread.run_sync(partial(_begin, parts, gallery, g.EXPORT)), 202)
+
+
+@router.post(
+    "/evaluation",
+    summary="Measure a gallery on itself",
+    status_code=202,
+    response_model=Job,
+    responses=problems(404, 409, 422),
+)
+async def evaluate_gallery(gallery: GalleryId, parts: PartsDep, once: OnceDep) -> Response:
+    """Leave-one-out over the gallery's own faces: how many people it would miss (FNIR) and how many strangers
+    it would name (FPIR) at the threshold in force and at others, the similarity histograms, a suggested
+    threshold, and faces that look like somebody else's. The answer is a job with the artifacts `evaluation`
+    (JSON) and `chart` (SVG); `notes` say what the gallery is too small for."""
+    return await once(
+        b"", lambda: anyio.to_thread.run_sync(partial(_begin, parts, gallery, g.EVALUATION)), 202
+    )
 
 
 def _begin(parts: Parts, gallery: str, kind: str, **params: Any) -> Job:
