@@ -12,9 +12,10 @@ from starlette.exceptions import HTTPException
 
 from app import __version__
 from app.api import openapi, problems
-from app.api.admission import Admission
+from app.api.admission import Admission, Turnstile
 from app.api.context import ApiKeys, RequestContext
 from app.api.metrics import Metrics
+from app.api.parts import ADMITTED
 from app.api.routes import ROUTERS
 from app.gallery.errors import GalleryError
 from app.pipeline.errors import PipelineError
@@ -25,11 +26,12 @@ from app.web.routes import router as console
 def create_app(settings: Settings) -> FastAPI:
     """The ASGI application. Models and the gallery are opened when it starts, not before."""
     metrics = Metrics()
+    admission = Admission(settings.queues.in_flight + settings.queues.waiting)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
-            async with _running(settings, metrics) as parts:
+            async with _running(settings, metrics, admission) as parts:
                 app.state.parts = parts
                 yield
         except (PipelineError, GalleryError) as error:
@@ -49,6 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
         metrics=metrics,
         keys=ApiKeys(settings.api_keys),
         body_limit=settings.limits.json_bytes,
+        turnstile=Turnstile(admission, ROUTERS, ADMITTED),
     )
     for error in (HTTPException, RequestValidationError):
         app.add_exception_handler(error, problems.handle)
@@ -65,7 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 @asynccontextmanager
-async def _running(settings: Settings, metrics: Metrics) -> AsyncIterator[Any]:
+async def _running(settings: Settings, metrics: Metrics, admission: Admission) -> AsyncIterator[Any]:
     """The parts of the service, opened in the order of their dependence and closed in reverse."""
     from app.api.parts import Parts
     from app.api.recognition import Recognition
@@ -90,7 +93,6 @@ async def _running(settings: Settings, metrics: Metrics) -> AsyncIterator[Any]:
         (await opening).close()
         raise
     gallery = await opening
-    admission = Admission(settings.queues.in_flight + settings.queues.waiting)
     batcher = MicroBatcher(
         engine.embedder,
         max_batch=settings.queues.max_batch,

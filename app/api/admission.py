@@ -1,11 +1,15 @@
 """Back-pressure: how many requests may be under way, and what becomes of them when their client goes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+from fastapi import APIRouter
+from fastapi.params import Depends
+from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Scope
 
 from app.api.problems import Problem
 
@@ -25,13 +29,48 @@ class Admission:
     @asynccontextmanager
     async def enter(self) -> AsyncIterator[None]:
         """A place among the requests under way; Problem `overloaded` when there is none."""
-        if self.active >= self._limit:
-            raise Problem("overloaded", f"{self.active} image requests are under way; try again in a moment")
+        if self.full:
+            raise self.refusal()
         self.active += 1
         try:
             yield
         finally:
             self.active -= 1
+
+    @property
+    def full(self) -> bool:
+        """Whether the next request would be refused."""
+        return self.active >= self._limit
+
+    def refusal(self) -> Problem:
+        """What a refused request is told."""
+        return Problem("overloaded", f"{self.active} image requests are under way; try again in a moment")
+
+
+class Turnstile:
+    """Refuses image requests before the framework looks at them, while the service is full.
+
+    What is refused must cost next to nothing, or the refusing itself takes the time of those who were let in.
+    """
+
+    def __init__(self, admission: Admission, routers: Iterable[APIRouter], guard: Depends) -> None:
+        """guard: the dependency that tells the routes that take a place."""
+        self._admission = admission
+        self._routes = [
+            route
+            for router in routers
+            for route in router.routes
+            if isinstance(route, APIRoute) and guard in route.dependencies
+        ]
+
+    def check(self, scope: Scope) -> None:
+        """Raises Problem `overloaded` for a request that would get no place; names its route for the log."""
+        if not self._admission.full:
+            return
+        for route in self._routes:
+            if scope["method"] in route.methods and route.path_regex.match(scope["path"]):
+                scope["route"] = route
+                raise self._admission.refusal()
 
 
 async def until_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

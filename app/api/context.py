@@ -16,6 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.admission import Turnstile
 from app.api.metrics import Metrics
 from app.api.problems import Problem, problem_of, response_of
 from app.gallery.audit import acting
@@ -69,8 +70,11 @@ class ApiKeys:
 class RequestContext:
     """ASGI middleware around the application; the only one."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, keys: ApiKeys, body_limit: int) -> None:
+    def __init__(
+        self, app: ASGIApp, *, metrics: Metrics, keys: ApiKeys, body_limit: int, turnstile: Turnstile
+    ) -> None:
         self._app = app
+        self._turnstile = turnstile
         self._metrics = metrics
         self._keys = keys
         self._body_limit = body_limit
@@ -120,13 +124,14 @@ class RequestContext:
                 raise Problem(
                     "cross_site", "a page of another website sent this request; use the console or a client"
                 )
+            self._turnstile.check(scope)
             with acting(self._keys.actor(headers.get("authorization")), request_id):
                 await self._app(scope, _counted(receive, headers, state), answer)
         except ClientDisconnect:
             pass  # nobody is left to answer; it counts as 499 below
         except Exception as error:  # the last resort: nobody gets a stack trace or a dead connection
             problem = problem_of(error)
-            if problem.status_code >= 500:
+            if problem.status_code >= 500 and problem is not error:
                 crash_log.exception("request %s failed", request_id)
             if status:
                 raise  # the answer has begun; the connection must break

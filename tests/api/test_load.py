@@ -156,3 +156,19 @@ def test_admission_counts_what_is_under_way() -> None:
         assert admission.active == 0
 
     asyncio.run(scenario())
+
+
+def test_a_full_service_refuses_before_it_looks(narrow: Running, face_jpeg: bytes) -> None:
+    """Images only, under their own route in the metrics; other requests and wrong paths are served as ever."""
+    admission = narrow.parts.admission
+    admission.active += 2
+    try:
+        for path in ("/v1/verify", "/v1/galleries/none/identify"):  # not looked at: neither is valid
+            assert_problem(narrow.client.post(path, content=b"?"), 503, "overloaded")
+        assert narrow.client.get("/v1/galleries").status_code == 200
+        assert_problem(narrow.client.post("/v1/galleries/none/elsewhere"), 404, "not_found")
+        assert_problem(narrow.client.get("/v1/verify"), 405, "method_not_allowed")
+    finally:
+        admission.active -= 2
+    assert 'route="/v1/verify",status="503"' in narrow.client.get("/metrics").text
+    assert narrow.client.post("/v1/detect", files={"image": face_jpeg}).status_code == 200
