@@ -159,7 +159,7 @@ def test_admission_counts_what_is_under_way() -> None:
 
 
 def test_a_full_service_refuses_before_it_looks(narrow: Running, face_jpeg: bytes) -> None:
-    """Images only, under their own route in the metrics; other requests and wrong paths are served as ever."""
+    """Images only, under their own route in the metrics; everything else is served as ever."""
     admission = narrow.parts.admission
     admission.active += 2
     try:
