@@ -172,14 +172,13 @@ class Recognition:
                 k=options.k,
                 threshold=options.threshold,
                 assign_unique=options.assign == "unique",
+                where=options.filter,
             )
             ids = {c.identity_id for decision in decisions for c in decision.candidates}
             known = self._gallery.identities(gallery_id, sorted(ids))
-            limit = (
-                self._gallery.threshold(gallery_id)
-                if options.threshold is None
-                else Threshold(options.threshold, "cosine")
-            )
+            limit = decisions[0].threshold if decisions else self._gallery.threshold(gallery_id)
+            if options.threshold is not None:
+                limit = Threshold(options.threshold, "cosine")
             reference = s.GalleryRef(id=gallery.id, revision=gallery.revision, faces=gallery.faces)
             return decisions, reference, known, limit
 

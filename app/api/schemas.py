@@ -2,6 +2,7 @@
 
 import binascii
 import json
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -120,7 +121,7 @@ def _box_from_text(value: Any) -> Any:
         return value
     try:
         if value.lstrip().startswith("{"):
-            return json.loads(value)
+            return _json(value)
         x, y, width, height = (float(part) for part in value.split(","))
     except ValueError:
         raise ValueError("a box is x,y,width,height") from None
@@ -136,6 +137,57 @@ class FaceBox(Input):
     height: float = Field(gt=0)
 
 
+FILTER_PATTERN = r"^[^:,{]+:[^,]*(,[^:,{]+:[^,]*)*$"
+
+
+def _filter_from_text(value: Any) -> Any:
+    if isinstance(value, str):
+        if not value.lstrip().startswith("{"):
+            return filter_of(value)
+        value = _json(value)
+    if isinstance(value, dict):
+        plain = (str, int, float, bool)
+        return {
+            k: json.dumps(v) if isinstance(v, plain) and not isinstance(v, str) else v
+            for k, v in value.items()
+        }
+    return value
+
+
+def filter_of(text: str) -> dict[str, str]:
+    """`key:value`, or several with commas between them. Raises ValueError."""
+    if not re.fullmatch(FILTER_PATTERN, text):
+        raise ValueError("a filter is key:value, or several with commas between them")
+    pairs = (part.partition(":") for part in text.split(","))
+    return {key.strip(): wanted.strip() for key, _, wanted in pairs}
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError("this is no JSON") from None
+
+
+Filter = Annotated[
+    dict[str, str],
+    BeforeValidator(_filter_from_text),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": FILTER_PATTERN},
+                {
+                    "type": "object",
+                    "additionalProperties": {"type": ["string", "number", "boolean"]},
+                    "maxProperties": 8,
+                },
+            ],
+            "examples": ["department:press", {"department": "press"}],
+        }
+    ),
+]
+
+
 class IdentifyOptions(FindOptions):
     """How faces are named."""
 
@@ -147,6 +199,11 @@ class IdentifyOptions(FindOptions):
         "off",
         description="Faces that fail the gate are `rejected`, not searched. `normal` refuses too small ones, "
         "`strict` any fault.",
+    )
+    filter: Filter | None = Field(
+        None,
+        description="Only identities whose metadata has these members: `department:press`, several with "
+        "commas, or a JSON object. Values are compared as text.",
     )
     assign: Literal["independent", "unique"] = Field(
         "independent", description="`unique`: no identity is given to two faces of the image."

@@ -13,14 +13,16 @@ import numpy as np
 
 from app.gallery.calibration import check_policy
 from app.gallery.errors import ContractMismatchError, InvalidRequestError
-from app.gallery.types import GalleryRules, NewFace, Strictness, TemplatePolicy, Vectors
+from app.gallery.types import GalleryRules, MetadataFilter, NewFace, Strictness, TemplatePolicy, Vectors
 
 NAME_LENGTH = 200
 METADATA_BYTES = 16_384
 MAX_LIMIT = 1000
 MAX_TOP = 100
+MAX_FILTERS = 8
 NORM_TOLERANCE = 1e-3
 
+_FILTER_KEY = re.compile(r'[^"\\\x00-\x1f]{1,100}')
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -53,6 +55,18 @@ def metadata(value: Mapping[str, Any]) -> dict[str, Any]:
     if size > METADATA_BYTES:
         raise InvalidRequestError(f"metadata takes {size} bytes as JSON, {METADATA_BYTES} are allowed")
     return dict(value)
+
+
+def metadata_filter(value: MetadataFilter) -> MetadataFilter:
+    if len(value) > MAX_FILTERS:
+        raise InvalidRequestError(f"a filter has at most {MAX_FILTERS} members, got {len(value)}")
+    for key, wanted in value.items():
+        if not _FILTER_KEY.fullmatch(key) or len(wanted) > NAME_LENGTH or "\x00" in wanted:
+            raise InvalidRequestError(
+                f"a filter names members of metadata with 1 to 100 characters, no quotes or backslashes, and "
+                f"values of at most {NAME_LENGTH} characters"
+            )
+    return value
 
 
 def rules(value: GalleryRules) -> None:

@@ -1,8 +1,10 @@
 """From probes to candidates: the nearest identities of a gallery, by the rule of its template."""
 
 from collections import defaultdict
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from app.gallery import store
@@ -16,15 +18,44 @@ Ranked = list[tuple[int, int, float]]
 """(identity number, entry key, similarity), best first, each identity once."""
 
 
-def candidates(live: LiveGallery, tx: Connection, probes: Vectors, k: int) -> list[list[Candidate]]:
+SCAN = 5000
+"""Faces of the identities asked for up to which all of them are compared; beyond it the index is searched
+until enough of those that it finds are among them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Among:
+    """The identities that are looked for: numbers (I,), rising, and how many faces they have together."""
+
+    numbers: Keys
+    faces: int
+
+    def entries(self, template: TemplatePolicy) -> int:
+        """How many comparisons a probe makes with them."""
+        return len(self.numbers) if template == "mean" else self.faces
+
+    def has(self, identities: Keys) -> NDArray[np.bool_]:
+        """Which of some identity numbers, of any shape, are among them."""
+        if not len(self.numbers):
+            return np.zeros(identities.shape, np.bool_)
+        places = np.searchsorted(self.numbers, identities).clip(max=len(self.numbers) - 1)
+        return np.asarray(self.numbers[places] == identities)
+
+
+def candidates(
+    live: LiveGallery, tx: Connection, probes: Vectors, k: int, among: Among | None = None
+) -> list[list[Candidate]]:
     """The k nearest identities of each probe, best first; fewer where the gallery has fewer.
 
     best: the identity's nearest face. mean: the mean of its faces. top_k_mean: the mean of its nearest few.
+    among: only these identities.
     """
     template = live.gallery.template
+    if among is not None and among.faces <= SCAN:
+        return _by_comparing_all(live, tx, probes, k, among)
     if template == "top_k_mean":
-        return [_by_top_k_mean(live, tx, probe, k) for probe in probes]
-    ranked = _nearest_identities(live, probes, k)
+        return [_by_top_k_mean(live, tx, probe, k, among) for probe in probes]
+    ranked = _nearest_identities(live, probes, k, among)
     if template == "mean":
         return [_by_mean(live, tx, probe, row) for probe, row in zip(probes, ranked, strict=True)]
     found = store.found_faces(tx, live.gallery.id, [key for row in ranked for _, key, _ in row])
@@ -42,13 +73,41 @@ def similarity_to(template: TemplatePolicy, probe: Vectors, faces: Vectors) -> f
     return float(similarities.max()) if template == "best" else top_k_mean(similarities)
 
 
-def _nearest_identities(live: LiveGallery, probes: Vectors, k: int) -> list[Ranked]:
+def _by_comparing_all(
+    live: LiveGallery, tx: Connection, probes: Vectors, k: int, among: Among
+) -> list[list[Candidate]]:
+    """Every face of the identities asked for, from the database."""
+    faces = _faces_by_identity(tx, among.numbers.tolist())
+    rows: list[Ranked] = []
+    for probe in probes:
+        row = [
+            (
+                number,
+                int(keys[np.argmax(vectors @ probe)]),
+                similarity_to(live.gallery.template, probe, vectors),
+            )
+            for number, (keys, vectors) in faces.items()
+        ]
+        rows.append(sorted(row, key=lambda entry: -entry[2])[:k])
+    found = store.found_faces(tx, live.gallery.id, [key for row in rows for _, key, _ in row])
+    return [
+        [Candidate(found[key].identity_id, found[key].face_id, s) for _, key, s in row if key in found]
+        for row in rows
+    ]
+
+
+def _nearest_identities(
+    live: LiveGallery, probes: Vectors, k: int, among: Among | None = None
+) -> list[Ranked]:
     """Search ever more entries until every probe has k identities or all entries were seen."""
     fetch = max(4 * k, 16)
     while True:
         similarities, keys = live.search(probes, fetch)
+        width = keys.shape[1]
+        if among is not None:
+            keys = np.where(among.has(keys >> ORDINAL_BITS), keys, -1)
         ranked = [_first_of_each(s, row, k) for s, row in zip(similarities, keys, strict=True)]
-        if keys.shape[1] < fetch or all(len(row) >= k for row in ranked):
+        if width < fetch or all(len(row) >= k for row in ranked):
             return ranked
         fetch *= 4
 
@@ -78,12 +137,14 @@ def _by_mean(live: LiveGallery, tx: Connection, probe: Vectors, ranked: Ranked) 
     ]
 
 
-def _by_top_k_mean(live: LiveGallery, tx: Connection, probe: Vectors, k: int) -> list[Candidate]:
+def _by_top_k_mean(
+    live: LiveGallery, tx: Connection, probe: Vectors, k: int, among: Among | None
+) -> list[Candidate]:
     """No identity's top-k mean exceeds its best face, so identities in the order of their best face can stop
     as soon as the k-th mean reaches the best face of those not yet looked at."""
     look = max(2 * k, 10)
     while True:
-        (ranked,) = _nearest_identities(live, probe[None], look)
+        (ranked,) = _nearest_identities(live, probe[None], look, among)
         faces = _faces_by_identity(tx, [number for number, _, _ in ranked])
         means = {n: similarity_to("top_k_mean", probe, v) for n, (_, v) in faces.items()}
         order = sorted((row for row in ranked if row[0] in means), key=lambda row: -means[row[0]])[:k]

@@ -30,7 +30,7 @@ from app.gallery.folder import FolderLock
 from app.gallery.index.kinds import IndexSetting
 from app.gallery.live import LiveGallery
 from app.gallery.maintenance import Maintenance
-from app.gallery.matching import candidates, similarity_to
+from app.gallery.matching import Among, candidates, similarity_to
 from app.gallery.snapshot import SnapshotFolder
 from app.gallery.types import (
     Candidate,
@@ -42,6 +42,7 @@ from app.gallery.types import (
     GalleryRules,
     Identity,
     Margins,
+    MetadataFilter,
     NewFace,
     Page,
     StoredAnswer,
@@ -302,13 +303,20 @@ class GalleryService:
             return store.get_identities(tx, gallery_id, list(dict.fromkeys(ids)))
 
     def list_identities(
-        self, gallery_id: str, *, cursor: str | None = None, limit: int = 50, name: str | None = None
+        self,
+        gallery_id: str,
+        *,
+        cursor: str | None = None,
+        limit: int = 50,
+        name: str | None = None,
+        where: MetadataFilter | None = None,
     ) -> Page[Identity]:
-        """In the order of their creation; `name`: only those whose name contains it, in any case of
-        letters."""
+        """In the order of their creation; `name`: only those whose name contains it, in any case of letters;
+        `where`: only those with these members in their metadata."""
+        wanted = checks.metadata_filter(where or {})
         self._find(gallery_id)
         with self._database.reading() as tx:
-            return store.list_identities(tx, gallery_id, cursor, checks.limit(limit), name)
+            return store.list_identities(tx, gallery_id, cursor, checks.limit(limit), name, wanted)
 
     def update_identity(
         self,
@@ -464,13 +472,15 @@ class GalleryService:
         k: int = 5,
         threshold: float | None = None,
         assign_unique: bool = False,
+        where: MetadataFilter | None = None,
         sustained: bool = False,
     ) -> tuple[list[Decision], Gallery]:
         """A decision for each probe (N, D), with up to k candidates, and the gallery that was searched.
 
         threshold: a cosine in place of the gallery's policy. assign_unique: the probes are faces of one
-        photograph, in which no identity occurs twice. sustained: it is one of many looks at a scene, which
-        the audit log sums up.
+        photograph, in which no identity occurs twice. where: only identities with these members in their
+        metadata are candidates, and a policy's promise counts their faces alone. sustained: it is one of many
+        looks at a scene, which the audit log sums up.
         """
         live = self._find(gallery_id)
         checks.top(k)
@@ -478,10 +488,13 @@ class GalleryService:
         live.ready()
         gallery = live.gallery
         self._fits(live, contract, probes)
-        limit = self._threshold(gallery, live.size(), threshold)
+        asked = checks.metadata_filter(where or {})
         wanted = max(k, 2, len(probes) + 1 if assign_unique else 0)
         with self._database.reading() as tx:
-            found = candidates(live, tx, probes, wanted) if len(probes) else []
+            among = Among(*store.identities_having(tx, gallery_id, asked)) if asked else None
+            size = live.size() if among is None else among.entries(gallery.template)
+            limit = self._threshold(gallery, size, threshold)
+            found = candidates(live, tx, probes, wanted, among) if len(probes) else []
             margin = gallery.ambiguity_margin
             decided: list[tuple[Decision, str | None]]
             if assign_unique:

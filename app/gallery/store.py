@@ -8,7 +8,21 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import numpy as np
-from sqlalchemy import Connection, CursorResult, Row, Select, delete, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    CursorResult,
+    Row,
+    Select,
+    Text,
+    case,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy import cast as cast_sql
 
 from app.gallery.errors import ConflictError, InvalidRequestError, NotFoundError
 from app.gallery.index.ports import Keys
@@ -19,6 +33,7 @@ from app.gallery.types import (
     Gallery,
     GalleryRules,
     Identity,
+    MetadataFilter,
     NewFace,
     Page,
     StoredFace,
@@ -196,7 +211,12 @@ def get_identities(tx: Connection, gallery_id: str, ids: Sequence[str]) -> dict[
 
 
 def list_identities(
-    tx: Connection, gallery_id: str, cursor: str | None, limit: int, name: str | None
+    tx: Connection,
+    gallery_id: str,
+    cursor: str | None,
+    limit: int,
+    name: str | None,
+    where: MetadataFilter,
 ) -> Page[Identity]:
     """In the order of their creation; `name` keeps those that contain it, in any case of letters."""
     query = select(IDENTITIES).where(IDENTITIES.c.gallery_id == gallery_id).order_by(IDENTITIES.c.number)
@@ -204,7 +224,32 @@ def list_identities(
         query = query.where(IDENTITIES.c.number > _after_number(cursor))
     if name is not None:
         query = query.where(IDENTITIES.c.name.icontains(name, autoescape=True))
+    query = query.where(*_having(tx, where))
     return _page(tx, query, limit, lambda row: (str(row.number), _identity(row)))
+
+
+def identities_having(tx: Connection, gallery_id: str, where: MetadataFilter) -> tuple[Keys, int]:
+    """Those with faces whose metadata fits: numbers (I,), rising, and how many faces they have together."""
+    query = select(IDENTITIES.c.number, IDENTITIES.c.faces).where(
+        IDENTITIES.c.gallery_id == gallery_id, IDENTITIES.c.faces > 0, *_having(tx, where)
+    )
+    rows = tx.execute(query.order_by(IDENTITIES.c.number)).all()
+    return np.array([row.number for row in rows], np.int64), sum(row.faces for row in rows)
+
+
+def _having(tx: Connection, where: MetadataFilter) -> list[ColumnElement[bool]]:
+    """Conditions on identities: members of `metadata`, compared as text."""
+    conditions = []
+    for key, value in where.items():
+        if tx.dialect.name == "sqlite":
+            path = f'$."{key}"'
+            extracted = cast_sql(func.json_extract(IDENTITIES.c.metadata, path), Text)
+            kind = func.json_type(IDENTITIES.c.metadata, path)  # booleans would come as 1 and 0
+            text = case((kind.in_(["true", "false"]), kind), else_=extracted)
+        else:
+            text = IDENTITIES.c.metadata[key].as_string()
+        conditions.append(text == value)
+    return conditions
 
 
 def set_identity(tx: Connection, number: int, name: str, metadata: Mapping[str, Any]) -> None:

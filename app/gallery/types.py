@@ -13,6 +13,9 @@ Vectors = NDArray[np.float32]
 
 T = TypeVar("T")
 
+MetadataFilter = Mapping[str, str]
+"""Members of an identity's metadata and what they must be, as text: 3 and "3" are both `3`."""
+
 Outcome = Literal["match", "unknown", "ambiguous", "rejected"]
 TemplatePolicy = Literal["best", "mean", "top_k_mean"]
 Strictness = Literal["off", "normal", "strict"]

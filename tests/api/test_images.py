@@ -320,3 +320,38 @@ def test_the_gallery_says_how_good_a_face_must_be(
     client.post(path, files=files, data={"create": "true", "quality": "off"}).raise_for_status()
     client.patch(gallery, json={"quality": "off"}).raise_for_status()
     client.post(path, files=files).raise_for_status()
+
+
+def test_a_filter_narrows_lists_and_identification(
+    client: httpx.Client, gallery: str, face_jpeg: bytes, stranger_jpeg: bytes
+) -> None:
+    for name, image, team in (("ann", face_jpeg, "blue"), ("bob", stranger_jpeg, "red")):
+        body = {"id": name, "metadata": {"team": team, "level": 3}}
+        client.post(f"{gallery}/identities", json=body).raise_for_status()
+        client.post(f"{gallery}/identities/{name}/faces", files={"images": image}).raise_for_status()
+
+    def listed(wanted: str) -> list[str]:
+        answer = client.get(f"{gallery}/identities", params={"filter": wanted})
+        return [each["id"] for each in answer.raise_for_status().json()["items"]]
+
+    assert (listed("team:blue"), listed("level:3"), listed("team:red,level:4")) == (
+        ["ann"],
+        ["ann", "bob"],
+        [],
+    )
+    assert_problem(client.get(f"{gallery}/identities", params={"filter": "team"}), 422, "invalid_request")
+
+    def decision(**data: str) -> str:
+        answer = client.post(f"{gallery}/identify", files={"image": face_jpeg}, data=data)
+        return str(answer.raise_for_status().json()["faces"][0]["decision"])
+
+    assert decision() == decision(filter="team:blue") == decision(filter='{"level": 3}') == "match"
+    assert decision(filter="team:red") == "unknown"
+    as_json = {
+        "image": {"base64": base64.b64encode(face_jpeg).decode()},
+        "filter": {"team": "red", "level": 3},
+    }
+    assert client.post(f"{gallery}/identify", json=as_json).json()["faces"][0]["decision"] == "unknown"
+    for bad in ("team", "{", '{"team": ["blue"]}', '{"a":' * 3000):
+        refused = client.post(f"{gallery}/identify", files={"image": face_jpeg}, data={"filter": bad})
+        assert_problem(refused, 422, "invalid_request")

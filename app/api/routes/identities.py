@@ -23,11 +23,22 @@ async def list_identities(
     cursor: Cursor = None,
     limit: PageSize = 50,
     name: Annotated[str | None, Query(max_length=200, description="Only names that contain this.")] = None,
+    filter: Annotated[
+        str | None,
+        Query(
+            pattern=s.FILTER_PATTERN,
+            max_length=2000,
+            description="Only identities whose metadata has these members: `department:press`, several with "
+            "commas between them. Values are compared as text.",
+        ),
+    ] = None,
 ) -> s.IdentityPage:
-    """A page of a gallery's identities, in the order of their ids."""
+    """A page of a gallery's identities, in the order of their creation."""
+
+    where = None if filter is None else s.filter_of(filter)
 
     def read() -> s.IdentityPage:
-        page = parts.gallery.list_identities(gallery, cursor=cursor, limit=limit, name=name)
+        page = parts.gallery.list_identities(gallery, cursor=cursor, limit=limit, name=name, where=where)
         return s.IdentityPage(items=[views.identity(each) for each in page.items], next_cursor=page.cursor)
 
     return await anyio.to_thread.run_sync(read)
