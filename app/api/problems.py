@@ -31,6 +31,7 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "identity_not_found": (404, "No such identity"),
     "face_not_found_in_gallery": (404, "No such face in the gallery"),
     "unknown_not_found": (404, "No such face in the inbox"),
+    "model_not_found": (404, "No such model or card"),
     "monitor_not_found": (404, "No such monitor"),
     "job_not_found": (404, "No such job"),
     "artifact_not_found": (404, "The job made no such thing"),

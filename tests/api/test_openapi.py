@@ -96,7 +96,7 @@ def test_every_operation_says_how_it_can_fail(document: dict[str, Any]) -> None:
         assert operation["description"], path
         assert {"401", "500", "503"} <= set(operation["responses"]), (path, method)
         for status, response in operation["responses"].items():
-            if status.startswith("2") and path.endswith(("/events", "/result", "/picture")):
+            if status.startswith("2") and path.endswith(("/events", "/result", "/picture", "/snapshot")):
                 continue  # a stream of events, a file
             kind = "application/json" if status.startswith("2") else "application/problem+json"
             assert set(response["content"]) == {kind}, (path, method, status)

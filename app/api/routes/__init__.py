@@ -17,6 +17,7 @@ from app.api.routes import (
     monitors,
     operation,
     stream,
+    system,
     unknowns,
     verify,
     videos,
@@ -25,6 +26,7 @@ from app.api.routes import (
 ROUTERS: tuple[APIRouter, ...] = (
     health.router,
     models.router,
+    system.router,
     operation.router,
     audit.router,
     detect.router,

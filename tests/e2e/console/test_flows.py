@@ -271,3 +271,7 @@ def test_the_system_page_tells_what_runs(open_page: Opener, api: httpx.Client) -
         page.get_by_role("region", name="Calibration", exact=True).locator("polyline.curve")
     ).to_be_visible()
     expect(page.get_by_role("region", name="Traffic", exact=True)).to_contain_text("/v1/models")
+    page.get_by_text("not the default").click()
+    settings = page.get_by_role("region", name="Settings", exact=True)
+    expect(settings.get_by_role("row", name="SPHEREID_API_KEYS")).to_contain_text("set")
+    expect(settings).not_to_contain_text("correct-horse")

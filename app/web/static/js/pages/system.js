@@ -1,7 +1,7 @@
 // System: the model, its calibration, the service's health, and how it is doing.
-import { call, pause } from "../api.js";
+import { call, part, pause } from "../api.js";
 import { h, swap } from "../dom.js";
-import { described } from "../features.js";
+import { described, has } from "../features.js";
 import { icon } from "../icons.js";
 import { activeModel, quantilesOf } from "../models.js";
 import { parse, quantile, total } from "../prometheus.js";
@@ -18,11 +18,13 @@ async function show(root, { signal }) {
   const health = h("dl", { class: "counts" });
   const model = h("section", { class: "card", "aria-label": "Model" }, loading());
   const curve = h("section", { class: "card", "aria-label": "Calibration" }, loading());
+  const card = h("div");
+  const settings = h("div");
   const traffic = h("section", { class: "card", "aria-label": "Traffic" }, loading());
   const stages = h("section", { class: "card", "aria-label": "Stages and decisions" });
   const refresh = h("button", { class: "button", type: "button", onclick: () => look() }, icon("refresh"), "Refresh");
   swap(root, head("System", "What runs here, and how it is doing.", refresh), health,
-    h("div", { class: "halves" }, model, h("div", { class: "stack" }, curve)), h("div", { class: "halves" }, traffic, stages), about());
+    h("div", { class: "halves" }, h("div", { class: "stack" }, model, card), curve), h("div", { class: "halves" }, traffic, stages), settings, about());
 
   async function look() {
     await Promise.all([
@@ -32,9 +34,9 @@ async function show(root, { signal }) {
   }
   const models = activeModel(signal).then(async ({ list, model: active }) => {
     drawModel(model, list, active);
-    await drawCurve(curve, active, signal);
+    await Promise.all([drawCurve(curve, active, signal), drawCard(card, active, signal)]);
   });
-  await Promise.all([models, look()]);
+  await Promise.all([models, look(), drawSettings(settings, signal)]);
   keep(look, signal);
 }
 
@@ -105,6 +107,29 @@ async function drawCurve(place, active, signal) {
     : notice("info", active?.calibrated ? "Calibrated" : "Not calibrated", h("span", {}, active?.calibrated
       ? "The service does not tell the curve."
       : "The manifest holds no impostor scores, so an FPIR policy falls back to a fixed threshold.")));
+}
+
+/** The model's card as it was written; Markdown reads well as it is. */
+async function drawCard(place, active, signal) {
+  if (!active || !has("GET /v1/models/{}/card")) return;
+  try {
+    const { text } = await call("GET", `/v1/models/${part(active.name)}/card`, { signal });
+    swap(place, h("details", { class: "card" }, h("summary", {}, "Model card"),
+      h("pre", { class: "page-text", tabindex: 0, role: "region", "aria-label": "Model card" }, text)));
+  } catch (error) {
+    if (error.name === "AbortError") throw error; // a model without a card has none to show
+  }
+}
+
+async function drawSettings(place, signal) {
+  if (!has("GET /v1/settings")) return;
+  const { items } = await call("GET", "/v1/settings", { signal });
+  const changed = items.filter((each) => each.value !== each.default);
+  swap(place, h("details", { class: "card" }, h("summary", {}, `Settings (${plural(items.length, "setting")}, ${changed.length} not the default)`),
+    h("div", { class: "scroll-x", tabindex: 0, role: "region", "aria-label": "Settings" }, h("table", {},
+      h("thead", {}, h("tr", {}, ["Setting", "Value", "Default", "What it does"].map((name) => h("th", { scope: "col" }, name)))),
+      h("tbody", {}, items.map((each) => h("tr", {}, h("td", {}, h("code", {}, each.variable)),
+        h("td", {}, each.value === each.default ? each.value : h("strong", {}, each.value)), h("td", { class: "muted" }, each.default), h("td", {}, each.description))))))));
 }
 
 async function drawMetrics(traffic, stages, signal) {
