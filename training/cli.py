@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from training.errors import TrainingError
+from training.evaluate_cli import console, evaluate
 
 app = typer.Typer(
     name="python -m training",
@@ -27,7 +27,6 @@ Everything that a run depends on stands in one YAML recipe; any key can be chang
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-console = Console(stderr=True)
 
 
 @app.command()
@@ -101,114 +100,9 @@ def train(
         console.print(f"checkpoint: {path}")
 
 
-Json = Annotated[
-    Path | None,
-    typer.Option("--json", help="Write the result here as JSON, and a page with plots beside it."),
-]
-ReportFolder = Annotated[
-    Path | None, typer.Option("--report", help="Folder for JSON and page [default: runs/reports].")
-]
-
-evaluate = typer.Typer(help="Measure a model by a published protocol.", no_args_is_help=True)
 app.add_typer(evaluate, name="evaluate")
 imports = typer.Typer(help="Take over a network that others trained.", no_args_is_help=True)
 app.add_typer(imports, name="import")
-
-
-@evaluate.command("lfw")
-def evaluate_lfw(
-    images: Annotated[Path, typer.Option(help="LFW images: a folder or a tar of PERSON/PERSON_0001.jpg.")],
-    pairs: Annotated[Path, typer.Option(help="Pair list, of View 1 or View 2.")],
-    model: Annotated[
-        list[Path] | None,
-        typer.Option(help="Model folder [default: the first by name in models/]; several are concatenated."),
-    ] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Measure a training checkpoint instead.")] = None,
-    threshold_pairs: Annotated[
-        Path | None, typer.Option(help="Choose the threshold on these pairs and test on --pairs (View 1).")
-    ] = None,
-    out: Json = None,
-    report: ReportFolder = None,
-    aligned: Annotated[bool, typer.Option("--aligned", help="The images are aligned crops already.")] = False,
-    record: Annotated[
-        bool, typer.Option("--record", help="Put the figures into the manifest and CARD.md.")
-    ] = False,
-    cache: Annotated[Path | None, typer.Option(help="Where crops and embeddings are kept.")] = Path(
-        "runs/cache"
-    ),
-) -> None:
-    """Labeled Faces in the Wild: raw photographs through the service's detector, aligner and embedder.
-
-    Accuracy is the mean of ten folds, each at the threshold that is best on the other nine. A pair with a
-    face that was not found counts as "different". View 1: give --threshold-pairs pairsDevTrain.txt --pairs
-    pairsDevTest.txt.
-    """
-    from training.evaluation.lfw_command import evaluate_lfw as run
-
-    run(
-        images,
-        pairs,
-        models=model or [],
-        checkpoint=checkpoint,
-        threshold_pairs=threshold_pairs,
-        out=out,
-        folder=report,
-        aligned=aligned,
-        record=record,
-        cache=cache,
-        console=console,
-    )
-
-
-@evaluate.command("bin")
-def evaluate_bin(
-    path: Annotated[Path, typer.Argument(help="Set such as lfw.bin, cfp_fp.bin or agedb_30.bin.")],
-    model: Annotated[
-        Path | None, typer.Option(help="Model folder [default: the first by name in models/].")
-    ] = None,
-    out: Json = None,
-    report: ReportFolder = None,
-) -> None:
-    """InsightFace's packed verification sets, read without MXNet and without running code from the file."""
-    from training.evaluation.bin_command import evaluate_bin as run
-    from training.evaluation.inputs import find_model
-
-    run(path, find_model(model), out=out, folder=report, console=console)
-
-
-@evaluate.command("openset")
-def evaluate_openset(
-    store: Annotated[Path, typer.Option(help="Store made by `prepare`.")] = Path("runs/store"),
-    model: Annotated[
-        Path | None, typer.Option(help="Model folder [default: the first by name in models/].")
-    ] = None,
-    enrolled: Annotated[int, typer.Option(help="Identities in the gallery.")] = 100,
-    trials: Annotated[int, typer.Option(help="Random galleries to average over.")] = 10,
-    holdout_percent: Annotated[int, typer.Option(help="As in the recipe.")] = 8,
-    record: Annotated[
-        bool, typer.Option("--record", help="Put the figures into the manifest and CARD.md.")
-    ] = False,
-    out: Json = None,
-    report: ReportFolder = None,
-) -> None:
-    """Identification of held-out training identities against a small gallery, with strangers among them.
-
-    One image of each enrolled identity is the gallery; its other images are mated probes, all images of the
-    other held-out identities non-mated ones. FNIR is reported at FPIR 1 % and 10 %.
-    """
-    from training.evaluation.openset_command import evaluate_openset as run
-
-    run(
-        store,
-        model=model,
-        enrolled=enrolled,
-        trials=trials,
-        holdout=holdout_percent,
-        record=record,
-        out=out,
-        folder=report,
-        console=console,
-    )
 
 
 @app.command()

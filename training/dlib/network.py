@@ -27,10 +27,8 @@ class DlibBlock(nn.Module):
         branch = self.second(F.relu(self.first(x)))
         if self.down:
             x = F.avg_pool2d(x, 2)
-        channels, height, width = (
-            branch.shape[1] - x.shape[1],
-            *(branch.shape[side] - x.shape[side] for side in (2, 3)),
-        )
+        # Plain numbers, so that an exported graph holds constants and computes no shapes.
+        channels, height, width = (int(branch.shape[side]) - int(x.shape[side]) for side in (1, 2, 3))
         if channels > 0 or height > 0 or width > 0:
             x = F.pad(x, (0, max(width, 0), 0, max(height, 0), 0, channels))
         if height < 0 or width < 0:

@@ -152,7 +152,7 @@ def crop_images(
         if name not in row or name in seen:
             continue
         seen.add(name)
-        crop = _crop(read(), template, detector, aligned)
+        crop = crop_of(read(), template, detector, aligned)
         if crop is not None:
             crops[row[name]], found[row[name]] = crop, True
         track(len(seen), len(names))
@@ -172,7 +172,9 @@ def crop_images(
     return Crops(names, crops, found)
 
 
-def _crop(data: bytes, template: Template, detector: FaceDetector, aligned: bool) -> RGBImage | None:
+def crop_of(data: bytes, template: Template, detector: FaceDetector, aligned: bool) -> RGBImage | None:
+    """The aligned crop (H, W, 3) of the face nearest a photograph's middle; None where there is none or the
+    data are no image. aligned: the data are such a crop. Raises TrainingError when it has another size."""
     try:
         image = decode(data).pixels
     except PipelineError:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from training.evaluation.streaming import Highest
+
 FloatArray = NDArray[np.float32]
 
 
@@ -15,7 +17,8 @@ class MegaFace:
     """rank1: share of ordered same-identity pairs whose mate beats every distractor.
 
     tar: share of same-identity pairs at or above `threshold`, the lowest similarity that at most
-    far·impostors probe-distractor pairs reach. distractors: how many there were.
+    far·impostors probe-distractor pairs reach. distractors: how many there were. pairs: ordered
+    same-identity pairs.
     """
 
     rank1: float
@@ -23,6 +26,7 @@ class MegaFace:
     far: float
     threshold: float
     distractors: int
+    pairs: int
 
 
 def megaface(
@@ -50,25 +54,20 @@ def megaface(
         least = int(np.ceil(1 / far))
         raise ValueError(f"FAR {far:g} needs at least {least} impostor pairs, there are {impostors}")
     best = np.full(len(probes), -np.inf, np.float32)
-    highest = np.empty(0, np.float32)
-    count = 0
+    highest = Highest(allowed)
     for block in distractors:
         scores = probes @ block.T
-        count += len(block)
         np.maximum(best, scores.max(axis=1), out=best)
-        merged = np.concatenate([highest, scores.ravel()])
-        keep = min(len(merged), allowed + 1)
-        highest = np.partition(merged, len(merged) - keep)[len(merged) - keep :]
-    if count != total:
-        raise ValueError(f"{total} distractors were announced, {count} came")
-    lowest_kept = np.float32(highest.min())
-    full = len(highest) > allowed
-    threshold = float(np.nextafter(lowest_kept, np.float32(np.inf))) if full else float(lowest_kept)
+        highest.add(scores.ravel())
+    if highest.count != impostors:
+        raise ValueError(f"{total} distractors were announced, {highest.count // len(probes)} came")
+    threshold = highest.threshold()
     mates = (probes @ probes.T)[own]
     return MegaFace(
         rank1=float(np.mean(mates > best[np.nonzero(own)[0]])),
         tar=float(np.mean(mates >= threshold)),
         far=far,
         threshold=threshold,
-        distractors=count,
+        distractors=total,
+        pairs=len(mates),
     )

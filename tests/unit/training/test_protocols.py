@@ -1,0 +1,274 @@
+"""The protocols over many comparisons, against brute force, and their commands on folders of crops."""
+
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from app.pipeline.embed import OnnxEmbedder
+from tests.toy import write_toy_model
+from training.errors import TrainingError
+from training.evaluation import photographs
+from training.evaluation.blufr import blufr
+from training.evaluation.photographs import describe
+from training.evaluation.streaming import Highest, trillion
+from training.evaluation.ytf import read_splits, spread_frames, video_features
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+@given(
+    values=st.lists(st.integers(-4, 4), min_size=1, max_size=40),
+    keep=st.integers(1, 12),
+    parts=st.integers(1, 6),
+)
+@settings(max_examples=80, deadline=None)
+def test_the_highest_scores_give_the_threshold_of_all(values: list[int], keep: int, parts: int) -> None:
+    scores = np.array(values, np.float32) / 4
+    highest = Highest(keep)
+    for part in np.array_split(scores, parts):
+        highest.add(part)
+    assert highest.count == len(scores)
+    for allowed in range(1, keep + 1):
+        threshold = highest.threshold(allowed)
+        assert np.sum(scores >= threshold) <= allowed
+        lower = [s for s in scores if s < threshold]
+        if lower:  # the next score down would let too many in
+            assert np.sum(scores >= max(lower)) > allowed
+
+
+@pytest.mark.parametrize("total", [0, 90])
+@pytest.mark.parametrize("block", [4, 1000])
+def test_trillion_against_loops(total: int, block: int) -> None:
+    rng = np.random.default_rng(0)
+    identity = rng.integers(0, 9, 40)
+    # A coarse grid of directions, so that scores tie.
+    faces = unit(np.round(rng.normal(size=(9, 3))[identity] + 0.3 * rng.normal(size=(40, 3)), 1) + 1e-3)
+    others = unit(np.round(rng.normal(size=(total, 3)), 1) + 1e-3) if total else np.empty((0, 3), np.float32)
+    fars = (0.1, 0.01, 1e-6)
+    made = trillion(faces, identity, np.array_split(others, 3), total=total, fars=fars, block=block)
+    genuine, impostor = [], []
+    for i in range(40):
+        for j in range(i + 1, 40):
+            (genuine if identity[i] == identity[j] else impostor).append(float(faces[i] @ faces[j]))
+        impostor += [float(faces[i] @ other) for other in others]
+    scores, strangers = np.array(genuine), np.array(impostor)
+    assert (made.genuine, made.impostors) == (len(scores), len(strangers))
+    assert [row.far for row in made.rows] == [0.1, 0.01]
+    for row in made.rows:
+        # Products of other shapes round differently in the last bit.
+        assert np.mean(strangers >= row.threshold + 1e-6) <= row.far
+        best = max(
+            np.mean(scores >= t - 1e-6)
+            for t in {*scores, *strangers, 1.1}
+            if np.mean(strangers >= t - 1e-6) <= row.far
+        )
+        assert row.tpr == pytest.approx(best)
+        assert row.interval[0] <= row.tpr <= row.interval[1]
+    assert made.refused == (f"FAR 1e-06 needs at least 1000000 impostor pairs, there are {len(strangers)}",)
+    with pytest.raises(ValueError, match="announced"):
+        trillion(faces, identity, [others[:1]], total=total + 5, fars=(0.1,))
+    with pytest.raises(ValueError, match="no identity has two faces"):
+        trillion(faces, np.arange(40), (), total=0)
+
+
+def test_blufr_against_loops() -> None:
+    rng = np.random.default_rng(1)
+    identity = np.repeat(np.arange(40), 4)
+    x = unit(rng.normal(size=(40, 6))[identity] + 0.8 * rng.normal(size=(160, 6)))
+    trials = blufr(x, identity, gallery=10, trials=3, vr_fars=(0.01, 1e-9), dir_fars=(0.1, 1e-4), seed=5)
+    assert len({tuple(t.vr.values()) for t in trials}) == 3
+    # The same draws, then every comparison by itself.
+    rng = np.random.default_rng(5)
+    for trial in trials:
+        rows = np.flatnonzero(np.isin(identity, rng.choice(np.arange(40), 30, replace=False)))
+        who = identity[rows]
+        assert (trial.identities, trial.images) == (30, 120)
+        genuine = [
+            x[a] @ x[b] for i, a in enumerate(rows) for b in rows[i + 1 :] if identity[a] == identity[b]
+        ]
+        impostor = np.array(
+            [x[a] @ x[b] for i, a in enumerate(rows) for b in rows[i + 1 :] if identity[a] != identity[b]]
+        )
+        best = max(np.mean(np.array(genuine) >= t) for t in genuine if np.mean(impostor >= t) <= 0.01)
+        assert trial.vr == {0.01: pytest.approx(best)}
+        people = rng.choice(np.unique(who), 10, False)
+        gallery = [rows[rng.choice(np.flatnonzero(who == person))] for person in people]
+        strangers, mates = [], []
+        for row in rows:
+            if row in gallery:
+                continue
+            scores = {identity[g]: x[row] @ x[g] for g in gallery}
+            winner = max(scores, key=lambda person: scores[person])
+            if identity[row] in scores:
+                mates.append(scores[winner] if winner == identity[row] else -2)
+            else:
+                strangers.append(scores[winner])
+        rates = [
+            np.mean(np.array(mates) >= t)
+            for t in [*mates, *strangers]
+            if t > -2 and np.mean(strangers >= t) <= 0.1
+        ]
+        assert trial.dir == {0.1: pytest.approx(max(rates), abs=0.02)}
+    with pytest.raises(ValueError, match="the test part has 30 of 30"):
+        blufr(x, identity, gallery=30)
+
+
+def test_lists_of_videos_and_the_mean_of_their_frames(tmp_path: Path) -> None:
+    path = tmp_path / "splits.txt"
+    path.write_text(
+        "split number, first name, second name, is same\n1, Ann/0, Ann/3, 1\n2, Ann/0, Bob/1, 0\n\n"
+    )
+    pairs = read_splits(path)
+    assert pairs.names == ["Ann/0", "Ann/3", "Bob/1"]
+    assert list(zip(pairs.left, pairs.right, pairs.same, pairs.fold, strict=True)) == [
+        (0, 1, True, 1),
+        (0, 2, False, 2),
+    ]
+    for text, message in (("1, Ann, Bob, 1", "line 1: not"), ("1, A/0, B/1, 7", "line 1"), ("", "no pairs")):
+        path.write_text(text)
+        with pytest.raises(TrainingError, match=message):
+            read_splits(path)
+    names = [f"db/Ann/0/{n:03d}.jpg" for n in range(9)] + ["db/Bob/1/0.jpg", "db/Cy/5/0.jpg"]
+    chosen = spread_frames(names, {"Ann/0", "Bob/1"}, 3)
+    assert chosen == ["db/Ann/0/000.jpg", "db/Ann/0/004.jpg", "db/Ann/0/008.jpg", "db/Bob/1/0.jpg"]
+    rng = np.random.default_rng(0)
+    rows, found = unit(rng.normal(size=(4, 5))), np.array([True, False, True, False])
+    np.savez(tmp_path / "0.npz", features=rows[:3], found=found[:3])
+    np.savez(tmp_path / "1.npz", features=rows[3:], found=found[3:])
+    features = photographs.Features(tuple(chosen), (tmp_path / "0.npz", tmp_path / "1.npz"))
+    means, there = video_features(features, ["Ann/0", "Bob/1"])
+    assert means[0] == pytest.approx(unit((rows[0] + rows[2])[None])[0], abs=1e-6)
+    assert list(there) == [True, False]
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Aligned crops of twelve people, six each, and of forty strangers; one file is no image."""
+    folder = tmp_path_factory.mktemp("faces")
+    rng = np.random.default_rng(3)
+    for person in range(52):
+        pattern = rng.uniform(30, 225, (14, 12, 3))
+        for number in range(6 if person < 12 else 1):
+            noisy = np.kron(pattern, np.ones((8, 8, 1))) + rng.normal(0, 30, (112, 96, 3))
+            part = f"people/p{person:02d}" if person < 12 else "strangers/all"
+            path = folder / part / f"{person:02d}_{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), np.clip(noisy, 0, 255).astype(np.uint8))
+    (folder / "strangers/all/broken.png").write_bytes(b"no image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_toy_model(tmp_path_factory.mktemp("models"))
+
+
+def test_a_stopped_run_over_photographs_goes_on(
+    faces: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(photographs, "CHUNK", 16)
+    embedder = OnnxEmbedder.load(model)
+    archive = tmp_path / "people.tar"
+    with tarfile.open(archive, "w") as file:
+        file.add(faces / "people", "people")
+
+    def run(source: Path) -> photographs.Features:
+        return describe(
+            source, embedder, cache=tmp_path, aligned=True, what="embed", console=Console(quiet=True)
+        )
+
+    real, calls = photographs._save, []
+
+    def stop_at_the_third(path: Path, *rest: object) -> None:
+        calls.append(path.name)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        real(path, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(photographs, "_save", stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        run(archive)
+    calls[:] = ["", "", ""]
+    features = run(archive)
+    assert sorted(calls[3:]) == ["00002.npz", "00003.npz", "00004.npz"]
+    rows, found = features.load()
+    assert rows.shape == (72, 64)
+    assert found.all()
+    direct = np.stack([cv2.imread(str(faces / name))[:, :, ::-1] for name in features.names])
+    assert rows == pytest.approx(embedder.embed(direct), abs=1e-5)
+    run(archive)
+    assert len(calls) == 6
+    with pytest.raises(TrainingError, match="neither a folder nor a readable tar"):
+        run(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(TrainingError, match="no photographs under"):
+        run(tmp_path / "empty")
+
+
+def test_the_commands_measure_and_report(faces: Path, model: Path, tmp_path: Path) -> None:
+    splits = tmp_path / "splits.txt"
+    lines = []
+    for fold in range(1, 11):
+        lines += [f"{fold}, p{fold:02d}/a, p{fold:02d}/b, 1", f"{fold}, p{fold:02d}/a, p{fold + 1:02d}/b, 0"]
+    splits.write_text("\n".join(lines))
+    videos = tmp_path / "videos"
+    for path in sorted((faces / "people").rglob("*.png")):
+        half = "a" if int(path.stem[-1]) < 3 else "b"
+        target = videos / path.parent.name / half / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    common = [
+        "--model",
+        str(model),
+        "--aligned",
+        "--cache",
+        str(tmp_path / "cache"),
+        "--report",
+        str(tmp_path),
+    ]
+    people, strangers = str(faces / "people"), str(faces / "strangers")
+    script = [
+        ["blufr", "--images", people, "--gallery", "5", "--trials", "2"],
+        ["ytf", "--videos", str(videos), "--splits", str(splits), "--frames", "2"],
+        ["megaface", "--probes", people, "--distractors", strangers, "--far", "0.01"],
+        ["trillion", "--faces", people, "--distractors", strangers, "--far", "0.01", "--far", "1e-9"],
+        ["blufr", "--images", people, "--gallery", "50"],
+    ]
+    # One process for all: importing takes longer than measuring.
+    runner = f"""
+import sys
+from training.cli import main
+for arguments in {[["evaluate", *each, *common] for each in script]!r}:
+    sys.argv[1:] = arguments
+    try:
+        main()
+    except SystemExit as stop:
+        print("exit", stop.code, file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", runner], capture_output=True, text=True, check=False)
+    assert done.stderr.count("report: ") == 4, done.stderr
+    assert "error: " in done.stderr
+    assert "a gallery of 50 needs as many identities with two images" in done.stderr
+    found = {p.stem.split("-")[0]: json.loads(p.read_text()) for p in tmp_path.glob("*.json")}
+    assert found["ytf"]["accuracy"] == 1
+    assert found["ytf"]["not_found"] == 0
+    assert found["megaface"]["rank1"] == {"10": 1.0, "40": 1.0}
+    assert found["megaface"]["tar_at_far"] == {"0.01": 1.0}
+    assert found["megaface"]["not_found"] == {"probes": 0, "distractors": 1}
+    assert found["trillion"]["tpr_at_far"] == {"0.01": 1.0}
+    assert "FAR 1e-09" in found["trillion"]["refused"][0]
+    assert found["blufr"]["vr_at_far"]["0.01"]["mean_minus_std"] == 1
+    for stem in ("blufr", "ytf", "megaface", "trillion"):
+        (page,) = tmp_path.glob(f"{stem}-*.html")
+        assert page.read_text().count("<svg") == 2

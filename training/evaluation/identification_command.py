@@ -1,0 +1,270 @@
+"""`evaluate blufr`, `megaface` and `trillion`: protocols over folders of photographs, one folder a person."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from app.pipeline.embed import OnnxEmbedder
+from training.errors import TrainingError
+from training.evaluation import plots
+from training.evaluation.blufr import Trial, blufr
+from training.evaluation.inputs import find_model
+from training.evaluation.megaface import megaface
+from training.evaluation.photographs import Features, describe, person_of
+from training.evaluation.report import Report, Table, percent, publish
+from training.evaluation.streaming import trillion
+
+FloatArray = NDArray[np.float32]
+Describe = Callable[[Path, str], Features]
+
+
+def describer(model: Path | None, *, aligned: bool, cache: Path, console: Console) -> tuple[str, Describe]:
+    """The model's name, and what turns a folder or tar of photographs into features."""
+    embedder = OnnxEmbedder.load(find_model(model), precision="fp32")
+
+    def run(source: Path, what: str) -> Features:
+        return describe(source, embedder, cache=cache, aligned=aligned, what=what, console=console)
+
+    return embedder.name, run
+
+
+def people(features: Features) -> tuple[FloatArray, NDArray[np.int64], int]:
+    """(N, D) features of the photographs with a face, their identities by folder, and how many had none."""
+    rows, found = features.load()
+    _, identity = np.unique([person_of(name) for name in features.names], return_inverse=True)
+    return rows[found], identity[found], int((~found).sum())
+
+
+def evaluate_blufr(
+    images: Path,
+    *,
+    model: Path | None,
+    gallery: int,
+    trials: int,
+    aligned: bool,
+    cache: Path,
+    out: Path | None,
+    folder: Path | None,
+    console: Console,
+) -> dict[str, Any]:
+    """Mean less one standard deviation over random splits, as BLUFR reports."""
+    name, run = describer(model, aligned=aligned, cache=cache, console=console)
+    features, identity, lost = people(run(images, "embed photographs"))
+    try:
+        with console.status("comparing all pairs"):
+            made = blufr(features, identity, gallery=gallery, trials=trials)
+    except ValueError as error:
+        raise TrainingError(f"{images}: {error}; choose another --gallery") from None
+    result: dict[str, Any] = {
+        "model": name,
+        "protocol": "BLUFR's measures on random splits by identity, 74 % of them tested",
+        "trials": trials,
+        "gallery": gallery,
+        "images": len(features),
+        "not_found": lost,
+        "vr_at_far": _spread([trial.vr for trial in made]),
+        "dir_at_far": _spread([trial.dir for trial in made]),
+    }
+    rows = [
+        (f"{kind} at FAR {far}", percent(v["mean_minus_std"]), f"{percent(v['mean'])} ± {100 * v['std']:.2f}")
+        for kind, key in (("verification rate", "vr_at_far"), ("rank-1 DIR, open set", "dir_at_far"))
+        for far, v in result[key].items()
+    ]
+    report = Report(
+        f"blufr-{name}-{images.stem}",
+        f"BLUFR: {name}",
+        (
+            ("model", name),
+            (
+                "photographs",
+                f"{len(features):,} of {len(np.unique(identity)):,} people; {lost} without a face",
+            ),
+            ("protocol", f"{result['protocol']}; {gallery} enrolled; not the published lists"),
+        ),
+        result,
+        (Table("figures", ("figure", "mean − std", "mean ± std"), tuple(rows)),),
+        _blufr_plots(made),
+    )
+    publish(report, out=out, folder=folder, console=console)
+    return result
+
+
+def _spread(trials: list[dict[float, float]]) -> dict[str, dict[str, float]]:
+    """By FAR, over the trials; a FAR that one of them can't show is left out."""
+    made = {}
+    for far in sorted(set.intersection(*(set(trial) for trial in trials))):
+        values = [trial[far] for trial in trials]
+        mean, std = float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+        made[f"{far:g}"] = {"mean": mean, "std": std, "mean_minus_std": mean - std}
+    return made
+
+
+def _blufr_plots(trials: list[Trial]) -> tuple[str, ...]:
+    levels = np.geomspace(max(1 / min(len(t.search.non_mated) for t in trials), 1e-4), 1, 60)
+    lines = [(levels, np.array([1 - t.search.fnir_at(level)[0] for level in levels])) for t in trials]
+    mated = np.concatenate([trial.search.mated for trial in trials])
+    others = np.concatenate([trial.search.non_mated for trial in trials])
+    return (
+        plots.curves("Open set", "FAR (log)", "DIR, rank 1", lines),
+        plots.histograms({"mates at rank 1": mated, "best score of strangers": others}, {}),
+    )
+
+
+def evaluate_megaface(
+    probes: Path,
+    distractors: Path,
+    *,
+    model: Path | None,
+    far: float,
+    aligned: bool,
+    cache: Path,
+    out: Path | None,
+    folder: Path | None,
+    console: Console,
+) -> dict[str, Any]:
+    """Rank-1 among growing numbers of distractors, and TAR at a tiny FAR among all."""
+    name, run = describer(model, aligned=aligned, cache=cache, console=console)
+    x, identity, lost = people(run(probes, "embed probes"))
+    others = run(distractors, "embed distractors")
+    total = others.count_found()
+    sizes = [10**k for k in range(1, 7) if 10**k < total] + [total]
+    ranks: dict[int, float] = {}
+    try:
+        with console.status("comparing"):
+            for size in sizes:
+                # The smallest FAR that so few pairs can show: only rank 1 is read here.
+                shown = max(far, 1 / (size * len(x)))
+                made = megaface(x, identity, _first(others, size), total=size, far=shown)
+                ranks[size] = made.rank1
+            refused: tuple[str, ...] = ()
+            if far * total * len(x) < 1 - 1e-9:
+                refused = (
+                    f"FAR {far:g} needs at least {int(np.ceil(1 / far))} impostor pairs, there are "
+                    f"{total * len(x)}",
+                )
+    except ValueError as error:
+        raise TrainingError(f"{probes}: {error}") from None
+    result: dict[str, Any] = {
+        "model": name,
+        "protocol": "MegaFace challenge 1, raw lists: every ordered same-identity pair, mate and distractors",
+        "probes": len(x),
+        "pairs": made.pairs,
+        "distractors": total,
+        "not_found": {"probes": lost, "distractors": len(others.names) - total},
+        "rank1": {str(size): value for size, value in ranks.items()},
+        "tar_at_far": {} if refused else {f"{far:g}": made.tar},
+        "threshold": None if refused else made.threshold,
+        "refused": list(refused),
+    }
+    rows = [(f"rank 1 among {size:,} distractors", percent(value)) for size, value in ranks.items()]
+    if not refused:
+        rows.append((f"TAR at FAR {far:g} (threshold {made.threshold:.4f})", percent(made.tar)))
+    line = (np.array(list(ranks)), np.array(list(ranks.values())))
+    drawn = (
+        plots.curves("Identification", "distractors (log)", "rank-1 rate", [line]),
+        plots.histograms(_scores(x, identity, others), {} if refused else {f"FAR {far:g}": made.threshold}),
+    )
+    facts = (
+        ("model", name),
+        (
+            "probes",
+            f"{len(x):,} of {len(np.unique(identity))} people, {made.pairs:,} pairs; {lost} without a face",
+        ),
+        ("distractors", f"{total:,} with a face of {len(others.names):,}"),
+        ("protocol", str(result["protocol"])),
+    )
+    table = Table("figures", ("figure", "value"), tuple(rows))
+    report = Report(f"megaface-{name}", f"MegaFace: {name}", facts, result, (table,), drawn, refused)
+    publish(report, out=out, folder=folder, console=console)
+    return result
+
+
+def _first(features: Features, count: int) -> Any:
+    """Blocks of the first `count` found rows."""
+    for block in features.found_blocks():
+        if count <= 0:
+            return
+        yield block[:count]
+        count -= len(block)
+
+
+def _scores(x: FloatArray, identity: NDArray[np.int64], others: Features) -> dict[str, NDArray[Any]]:
+    """Scores for a histogram: all mates of a sample of probes, and the first block of distractors."""
+    sample = np.arange(min(len(x), 1000))
+    scores = x[sample] @ x.T
+    own = (identity[sample, None] == identity[None, :]) & (sample[:, None] != np.arange(len(x))[None, :])
+    strangers = x[sample] @ next(others.found_blocks()).T
+    return {"mates": scores[own], "distractors (sample)": strangers.ravel()[:2_000_000]}
+
+
+def evaluate_trillion(
+    faces: Path,
+    distractors: Path | None,
+    *,
+    model: Path | None,
+    fars: list[float],
+    aligned: bool,
+    cache: Path,
+    out: Path | None,
+    folder: Path | None,
+    console: Console,
+) -> dict[str, Any]:
+    """TPR@FAR over all pairs."""
+    name, run = describer(model, aligned=aligned, cache=cache, console=console)
+    x, identity, lost = people(run(faces, "embed faces"))
+    others = run(distractors, "embed distractors") if distractors is not None else None
+    total = others.count_found() if others is not None else 0
+    try:
+        with console.status("comparing all pairs"):
+            blocks = others.found_blocks() if others is not None else ()
+            made = trillion(x, identity, blocks, total=total, fars=sorted(fars, reverse=True))
+    except ValueError as error:
+        raise TrainingError(f"{faces}: {error}") from None
+    result: dict[str, Any] = {
+        "model": name,
+        "protocol": "all pairs of faces, and faces with distractors",
+        "genuine": made.genuine,
+        "impostors": made.impostors,
+        "not_found": lost,
+        "tpr_at_far": {f"{row.far:g}": row.tpr for row in made.rows},
+        "tpr_intervals": {f"{row.far:g}": list(row.interval) for row in made.rows},
+        "thresholds_at_far": {f"{row.far:g}": row.threshold for row in made.rows},
+        "refused": list(made.refused),
+    }
+    rows = tuple(
+        (f"{row.far:g}", f"{row.threshold:.4f}", percent(row.tpr),
+         f"{percent(row.interval[0])} to {percent(row.interval[1])}")
+        for row in made.rows
+    )  # fmt: skip
+    facts = (
+        ("model", name),
+        ("faces", f"{len(x):,} of {len(np.unique(identity)):,} people; {lost} without a face"),
+        ("distractors", f"{total:,}"),
+        ("pairs", f"{made.genuine:,} genuine, {made.impostors:,} impostor"),
+    )
+    drawn: tuple[str, ...] = ()
+    if made.rows:
+        line = (np.array([row.far for row in made.rows]), np.array([row.tpr for row in made.rows]))
+        lines = {f"FAR {row.far:g}": row.threshold for row in made.rows}
+        strangers = _strangers(x, identity)
+        drawn = (
+            plots.curves("TPR", "FAR (log)", "TPR", [line]),
+            plots.histograms(strangers if others is None else _scores(x, identity, others), lines),
+        )
+    table = Table("thresholds", ("FAR", "threshold", "TPR", "95 % interval"), rows)
+    report = Report(f"trillion-{name}", f"TPR@FAR: {name}", facts, result, (table,), drawn, made.refused)
+    publish(report, out=out, folder=folder, console=console)
+    return result
+
+
+def _strangers(x: FloatArray, identity: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """Scores of a sample of faces with all others."""
+    sample = np.arange(min(len(x), 1000))
+    scores = x[sample] @ x.T
+    same = identity[sample, None] == identity[None, :]
+    other = sample[:, None] != np.arange(len(x))[None, :]
+    return {"genuine": scores[same & other], "impostor": scores[~same]}
