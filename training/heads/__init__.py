@@ -126,8 +126,19 @@ def _magface(classes: int, dim: int, mode: Any, options: Options) -> nn.Module:
 
 
 def _sphereface2(classes: int, dim: int, mode: Any, options: Options) -> nn.Module:
-    alpha, r, m, t, lw = _take(options, alpha=0.7, r=40.0, m=0.4, t=3.0, lw=10.0)
-    return SphereFace2Head(classes, dim, alpha=alpha, r=r, m=m, t=t, loss_weight=lw, mode=mode)
+    variant, alpha, r, t, lw = _take(options, variant="C", alpha=0.7, r=40.0, t=3.0, lw=10.0)
+    (m,) = _take(options, m=None)
+    return SphereFace2Head(
+        classes,
+        dim,
+        variant=variant,
+        alpha=alpha,
+        r=r,
+        m=None if m is None else float(m),
+        t=t,
+        loss_weight=lw,
+        mode=mode,
+    )
 
 
 _BUILDERS: dict[str, Builder] = {

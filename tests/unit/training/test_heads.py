@@ -1,6 +1,7 @@
 """Whole heads: losses against plain NumPy, saved state, sampling, energy, options."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,10 @@ EVERY = [
     HeadConfig(name=name, grad_mode=mode)  # type: ignore[arg-type]
     for name in heads.names()
     for mode in ("exact", "normalized", "detached")
+] + [
+    HeadConfig(name="sphereface2", grad_mode=mode, options={"variant": variant})  # type: ignore[arg-type]
+    for variant in ("A", "M")
+    for mode in ("exact", "detached")
 ]
 
 
@@ -29,7 +34,9 @@ def batch(seed: int = 0, size: int = 12, dim: int = 8, classes: int = 5) -> tupl
     return x, torch.randint(0, classes, (size,), generator=generator)
 
 
-@pytest.mark.parametrize("config", EVERY, ids=lambda c: f"{c.name}-{c.grad_mode}")
+@pytest.mark.parametrize(
+    "config", EVERY, ids=lambda c: f"{c.name}{c.options.get('variant', '')}-{c.grad_mode}"
+)
 def test_every_head_learns_separable_points(config: HeadConfig) -> None:
     torch.manual_seed(0)
     labels = torch.arange(30) % 3
@@ -48,7 +55,9 @@ def test_every_head_learns_separable_points(config: HeadConfig) -> None:
     assert ((unit @ centers.T).argmax(1) == labels).float().mean() >= 0.9
 
 
-@pytest.mark.parametrize("config", EVERY, ids=lambda c: f"{c.name}-{c.grad_mode}")
+@pytest.mark.parametrize(
+    "config", EVERY, ids=lambda c: f"{c.name}{c.options.get('variant', '')}-{c.grad_mode}"
+)
 def test_faces_without_a_label_cost_and_teach_nothing(config: HeadConfig) -> None:
     torch.manual_seed(0)
     head = heads.build(config, 5, 8)
@@ -168,32 +177,43 @@ def test_adaface_tracks_the_lengths_while_training_only() -> None:
     assert head.norm_mean.item() == before
 
 
-def test_sphereface2_bias_starts_where_its_gradient_vanishes() -> None:
-    for classes, alpha, r, m in ((100, 0.7, 40.0, 0.4), (5000, 0.8, 64.0, 0.5)):
-        head = SphereFace2Head(classes, 4, alpha=alpha, r=r, m=m)
-        with torch.no_grad():
-            head.bias.fill_(initial_bias(classes, alpha, r, m, 3.0))
-        losses = head.binary_losses(torch.zeros(2, classes), torch.tensor([0, 1]), 1.0)
-        (gradient,) = torch.autograd.grad(losses.sum(), head.bias)
-        per_side = alpha * 2
-        assert abs(gradient.item()) < 1e-4 * per_side
+@pytest.mark.parametrize(("variant", "m"), [("C", 0.4), ("C", 0.5), ("A", 0.5), ("M", 1.7), ("M", 2.5)])
+@pytest.mark.parametrize(("classes", "alpha", "r"), [(100, 0.7, 40.0), (5000, 0.8, 64.0)])
+def test_sphereface2_bias_starts_where_its_gradient_vanishes(
+    variant: Any, m: float, classes: int, alpha: float, r: float
+) -> None:
+    head = SphereFace2Head(classes, 4, variant=variant, alpha=alpha, r=r, m=m)
+    assert head.bias.item() == pytest.approx(initial_bias(classes, alpha, r, m, 3.0, variant))
+    losses = head.binary_losses(torch.zeros(2, classes), torch.tensor([0, 1]), 1.0)
+    (gradient,) = torch.autograd.grad(losses.sum(), head.bias)
+    assert abs(gradient.item()) < 1e-4 * alpha * 2
 
 
-def test_sphereface2_against_numpy() -> None:
+@pytest.mark.parametrize("variant", ["C", "A", "M"])
+def test_sphereface2_against_numpy(variant: Any) -> None:
     torch.manual_seed(0)
-    head = SphereFace2Head(5, 8, loss_weight=10.0)
+    head = SphereFace2Head(5, 8, variant=variant, loss_weight=10.0)
     x, labels = batch()
     w = F.normalize(head.weight, dim=1).detach().numpy()
     cosine = F.normalize(x, dim=1).numpy() @ w.T
-    g = 2 * ((cosine + 1) / 2) ** 3 - 1
+
+    def g(c: float) -> float:
+        return float(2 * ((c + 1) / 2) ** 3 - 1)
+
+    def own(c: float) -> float:
+        theta = math.acos(c)
+        moved = {"C": theta, "A": min(theta + 0.5, math.pi), "M": min(1.7 * theta, math.pi)}[variant]
+        return g(math.cos(moved)) - (0.4 if variant == "C" else 0)
+
     bias = head.bias.item()
     expected = np.zeros(12)
     for i, y in enumerate(labels.tolist()):
         for j in range(5):
             if j == y:
-                expected[i] += 0.7 * np.log1p(np.exp(-(40 * (g[i, j] - 0.4) + bias)))
+                expected[i] += 0.7 * np.log1p(np.exp(-(40 * own(cosine[i, j]) + bias)))
             else:
-                expected[i] += 0.3 * np.log1p(np.exp(40 * (g[i, j] + 0.4) + bias))
+                other = g(cosine[i, j]) + (0.4 if variant == "C" else 0)
+                expected[i] += 0.3 * np.log1p(np.exp(40 * other + bias))
     assert head(x, labels).detach().numpy() == pytest.approx(expected * 10 / 40, rel=1e-3, abs=1e-5)
     assert similarity_adjustment(torch.tensor([-1.0, 1.0]), 3.0).tolist() == [-1.0, 1.0]
 
