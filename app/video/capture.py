@@ -21,6 +21,9 @@ LONGEST_WAIT: Final = 30.0
 """Seconds between two attempts to connect: doubled each time from the first to the longest."""
 _CAMERAS: Final = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 
+_PROTOCOLS: Final = "rtsp,rtsps,rtp,srtp,udp,tcp,tls,http,https,httpproxy,crypto"
+"""What FFmpeg may speak: a playlist on the network must not name files of this machine."""
+
 Note = Callable[[str], None]
 
 
@@ -97,5 +100,7 @@ class _Feed:
             kind = _CAMERAS.get(sys.platform)
             device = f"/dev/video{self._source}" if kind == "v4l2" else self._source
             return av.open(device, format=kind, timeout=self._timeout)
-        options = {"rtsp_transport": "tcp"} if self._source.startswith("rtsp") else {}
+        options = {"protocol_whitelist": _PROTOCOLS}
+        if self._source.startswith("rtsp"):
+            options["rtsp_transport"] = "tcp"
         return av.open(self._source, options=options, timeout=self._timeout)

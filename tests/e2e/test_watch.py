@@ -15,6 +15,7 @@ from app.video import capture
 from app.video.capture import frames
 from app.video.errors import VideoError
 from tests.e2e.test_video import film, sphereid
+from tests.rtsp import rtsp_camera
 from tests.server import jpeg
 from tests.toy import write_toy_model
 from tests.unit.video.clips import write_clip
@@ -64,6 +65,21 @@ def test_a_camera_that_breaks_is_connected_again(monkeypatch: pytest.MonkeyPatch
     assert seen == sorted(seen)
     assert any("trying again" in line for line in notes)
     assert not any("secret" in line for line in notes)
+
+
+def test_an_rtsp_camera_is_watched_and_connected_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture, "FIRST_WAIT", 0.01)
+    shades = [np.full((96, 128, 3), shade, np.uint8) for shade in (40, 200)]
+    notes: list[str] = []
+    stopped = threading.Event()
+    seen = set()
+    with rtsp_camera(shades, showings=20) as url:
+        for _, image in frames(url, stopped, notes.append, timeout=20):
+            assert image.shape == (96, 128, 3)
+            seen.add(round(float(image.mean()), -1))
+            if len(seen) == 2 and "connected again" in notes:
+                stopped.set()
+    assert seen == {40.0, 200.0}
 
 
 def test_nothing_that_can_be_watched_is_one_clear_error() -> None:

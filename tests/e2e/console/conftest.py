@@ -61,6 +61,7 @@ class Pictures:
     broken: Path
     webcam: Path
     video: Path
+    long: Path
 
 
 @pytest.fixture(scope="package")
@@ -79,6 +80,7 @@ def pictures(portrait: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFacto
         broken=folder / "broken.jpg",
         webcam=folder / "webcam.y4m",
         video=folder / "pan.mp4",
+        long=folder / "long.mp4",
     )
     whole.save(made.portrait, quality=92)
     whole.crop((110, 0, 350, 270)).save(made.closer, quality=92)
@@ -92,6 +94,7 @@ def pictures(portrait: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFacto
     made.broken.write_bytes(made.portrait.read_bytes()[:400])
     _write_y4m(made.webcam, portrait)
     _write_video(made.video, portrait)
+    _write_video(made.long, portrait, times=12)
     return made
 
 
@@ -103,13 +106,13 @@ def _write_y4m(path: Path, portrait: NDArray[np.uint8]) -> None:
     path.write_bytes(b"YUV4MPEG2 W640 H480 F10:1 Ip A1:1 C420jpeg\n" + (b"FRAME\n" + planes) * 3)
 
 
-def _write_video(path: Path, portrait: NDArray[np.uint8]) -> None:
-    """Three seconds: one of an empty wall, two of the portrait moving to the right."""
+def _write_video(path: Path, portrait: NDArray[np.uint8], times: int = 1) -> None:
+    """Three seconds, so many times: one of an empty wall, two of the portrait moving to the right."""
     picture = cv2.resize(portrait[:400], (480, 375))[:360]
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=10)
         stream.width, stream.height, stream.pix_fmt = 480, 360, "yuv420p"
-        for n in range(30):
+        for n in [*range(30)] * times:
             shown = np.full_like(picture, 60) if n < 10 else np.roll(picture, 2 * n, axis=1)
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(shown), format="rgb24")
             container.mux(stream.encode(frame))

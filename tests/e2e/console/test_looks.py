@@ -70,7 +70,7 @@ def camera(page: Page, pictures: Pictures) -> None:
 
 
 def played(page: Page, pictures: Pictures) -> None:
-    page.get_by_role("link", name=pictures.video.name).click()
+    page.get_by_role("link", name=pictures.video.name).first.click()
     expect(page.locator(".track-span")).to_have_count(1)
     expect(page.locator("video")).to_have_js_property("readyState", 4)
     page.locator("video").evaluate("(video) => { video.currentTime = 2; }")
