@@ -70,6 +70,30 @@ def test_a_job_is_watched_and_canceled(open_page: Opener, api: httpx.Client, pic
     expect(row).to_have_count(0)
 
 
+def test_jobs_of_every_kind_are_shown(open_page: Opener) -> None:
+    """Also of kinds that this console does not know: the answer is made up, the page is real."""
+    base = {"params": {}, "created_at": "2026-01-01T00:00:00Z", "started_at": None, "finished_at": None}
+    base |= {"attempts": 1, "error": None, "progress": None, "result": {}}
+    now = {"stage": "re_embed", "done": 3, "total": 9, "rate": 1.5, "eta_seconds": 4.0}
+    jobs = [
+        base | {"id": "a" * 16, "kind": "import", "name": "people.zip", "state": "succeeded"},
+        base | {"id": "b" * 16, "kind": "new_kind", "name": "staff", "state": "running", "progress": now},
+    ]
+    jobs[0]["result"] = {"artifacts": ["report", "some_thing"], "faces": 1200, "identities": 7}
+    page = open_page("/healthz")
+    page.route("**/v1/jobs", lambda route: route.fulfill(json={"items": jobs}))
+    page.route("**/v1/jobs/*/result*", lambda route: route.fulfill(body="{}"))
+    page.goto("/#/jobs")
+    rows = page.locator(".files > li")
+    expect(rows.nth(0)).to_contain_text("faces 1,200 · identities 7")
+    expect(rows.nth(1)).to_contain_text("new kind")
+    expect(rows.nth(1)).to_contain_text("Re embed · 3 of 9 · 1.5 a second")
+    expect(rows.nth(0).get_by_role("button")).to_have_count(3)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save Report (JSON) of people.zip").click()
+    assert download.value.suggested_filename == "people.report.json"
+
+
 def test_a_file_that_is_no_video_is_said_to_be_none(open_page: Opener, pictures: Pictures) -> None:
     page = open_page("/#/video")
     page.locator("main input[type=file]").set_input_files(

@@ -2,9 +2,9 @@
 import { ApiError, call, pause } from "../api.js";
 import { h, swap } from "../dom.js";
 import { icon } from "../icons.js";
-import { FINAL, jobAt } from "../jobs.js";
+import { FINAL, fetchResult, jobAt, save } from "../jobs.js";
 import { link } from "../router.js";
-import { date } from "../text.js";
+import { count, date } from "../text.js";
 import { ask } from "../ui/dialog.js";
 import { head } from "../ui/head.js";
 import { jobBadge, jobProgress, kindOf } from "../ui/job.js";
@@ -83,9 +83,32 @@ function row(look) {
       swap(more,
         h("span", { class: "small muted" }, kindOf(job), " · ", date(job.created_at), job.attempts > 1 ? ` · begun ${job.attempts} times` : ""),
         job.error ? h("span", { class: "small" }, job.error.detail) : null,
-        jobProgress(job));
+        jobProgress(job), job.kind !== "video" && job.state === "succeeded" ? outcome(job) : null);
     },
   };
+}
+
+const FILES = {
+  report: ["Report (JSON)", "report.json"], report_csv: ["Report (CSV)", "report.csv"], gallery: ["Gallery (Parquet)", "parquet"],
+  evaluation: ["Evaluation (JSON)", "evaluation.json"], chart: ["Chart (SVG)", "chart.svg"],
+};
+
+/** What a job that is no video came to: its counts, and its files to save. */
+function outcome(job) {
+  const counts = Object.entries(job.result).filter(([, value]) => typeof value === "number").slice(0, 6)
+    .map(([name, value]) => `${name.replaceAll("_", " ")} ${Number.isInteger(value) ? count(value) : Number(value.toPrecision(4))}`);
+  const wrong = h("div");
+  return h("div", { class: "stack tight" }, counts.length ? h("span", { class: "small muted num" }, counts.join(" · ")) : null,
+    h("div", { class: "row" }, (job.result.artifacts ?? []).map((artifact) => {
+      const [title, ending] = FILES[artifact] ?? [artifact.replaceAll("_", " "), artifact];
+      return h("button", { class: "button small", type: "button", "aria-label": `Save ${title} of ${job.name}`, onclick: async () => {
+        try {
+          save(await fetchResult(job.id, artifact), `${job.name.replace(/\.[^.]*$/, "") || "job"}.${ending}`);
+        } catch (error) {
+          swap(wrong, problem(error));
+        }
+      } }, icon("download"), title);
+    })), wrong);
 }
 
 /** Cancel a job that runs, or delete one that is over, after asking. */

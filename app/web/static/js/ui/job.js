@@ -6,7 +6,7 @@ import { badge } from "./meter.js";
 const KINDS = { queued: "unknown", running: "busy", succeeded: "match", failed: "rejected", canceled: "unknown" };
 export const jobBadge = (job) => badge(KINDS[job.state] === "unknown" ? "" : KINDS[job.state], job.state);
 
-const STAGES = { analyze: "Looking for faces", render: "Drawing the video" };
+const STAGES = { analyze: "Looking for faces", render: "Drawing the video", import: "Importing", restore: "Importing", export: "Exporting", evaluation: "Comparing faces", embed: "Embedding faces" };
 const NAMES = { video: "video", import: "import", export: "export", evaluation: "evaluation", reembed: "re-embedding", reembedding: "re-embedding" };
 
 const words = (code) => code.replaceAll(/[_-]+/g, " ");
