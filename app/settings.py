@@ -187,6 +187,14 @@ class Settings(BaseSettings):
     job_days: int = Field(
         default=30, ge=1, description="Days after which finished jobs and their files are deleted."
     )
+    encryption_key: SecretStr | None = Field(
+        default=None,
+        description="Encrypts embeddings and kept pictures at rest: 32 bytes as 64 hexadecimal digits or "
+        "base64. `sphereid rotate-key` changes it.",
+    )
+    encryption_key_file: Path | None = Field(
+        default=None, description="The same, read from a file; set one of the two."
+    )
     audit: Literal["all", "writes", "off"] = Field(
         default="all",
         description="What the audit log takes in: all, the writes alone (no identifications), or nothing.",

@@ -12,6 +12,7 @@ from app.settings import Settings
 if TYPE_CHECKING:  # these pull in ONNX Runtime, OpenCV and FAISS; `sphereid --help` needs none of them
     from app.gallery.calibration import ImpostorCalibration
     from app.gallery.service import GalleryService
+    from app.gallery.vault import Vault
     from app.jobs.types import JobHandler
     from app.jobs.video import VideoJobs
     from app.pipeline.decode import DecodeLimits
@@ -171,6 +172,20 @@ def monitor_runner(live: "Live", settings: Settings) -> "MonitorRunner":
     return MonitorRunner(settings.data_dir / "monitors", opener, allowed, most=settings.monitors.most)
 
 
+def vault_of(settings: Settings) -> "Vault | None":
+    """What encrypts at rest; None where no key is set. Raises StorageError where the key is none."""
+    from app.gallery.errors import StorageError
+    from app.gallery.vault import Vault
+
+    if settings.encryption_key is not None and settings.encryption_key_file is not None:
+        raise StorageError("set SPHEREID_ENCRYPTION_KEY or SPHEREID_ENCRYPTION_KEY_FILE, not both")
+    if settings.encryption_key_file is not None:
+        return Vault.from_file(settings.encryption_key_file)
+    if settings.encryption_key is not None:
+        return Vault.from_text(settings.encryption_key.get_secret_value())
+    return None
+
+
 def open_gallery(settings: Settings) -> "GalleryService":
     """Open the gallery with the calibrations of all models. The caller holds the data folder's lock."""
     from app.gallery.service import GalleryService
@@ -187,4 +202,5 @@ def open_gallery(settings: Settings) -> "GalleryService":
         calibrations=calibrations,
         default_rules=GalleryRules(policy=FpirPolicy(settings.default_fpir)),
         audit_level=settings.audit,
+        vault=vault_of(settings),
     )

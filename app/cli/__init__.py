@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from app import __version__
-from app.cli import audit, bulk, gallery, images, operation, serve, video, watch
+from app.cli import audit, bulk, gallery, images, keys, operation, serve, video, watch
 from app.cli.console import FAILED, fail
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command()(watch.watch)
 app.command()(gallery.models)
 app.command()(operation.snapshot)
 app.command()(operation.restore)
+app.command()(keys.rotate_key)
 gallery.galleries.command("import")(bulk.import_gallery)
 gallery.galleries.command("export")(bulk.export_gallery)
 gallery.galleries.command("evaluate")(bulk.evaluate_gallery)

@@ -40,12 +40,12 @@ def restore(
     The file is checked first; where it is damaged, nothing changes.
     """
     from app.gallery.backup import restore as put_back
-    from app.gallery.service import GalleryService
+    from app.wiring import open_gallery
 
     settings = Settings()
     with err.status(f"Restoring {file.name}"):
         put_back(file, settings.database, settings.data_dir, replace=replace)
-        service = GalleryService.open(settings.database, settings.data_dir)
+        service = open_gallery(settings)
         galleries = service.list_galleries(limit=500).items
         service.close()
     faces = sum(each.faces for each in galleries)

@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from app.gallery.errors import StorageError
 from app.gallery.locks import ReadWriteLock
+from app.gallery.vault import Vault
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -36,7 +37,9 @@ class Database:
     could take it back. secure_delete overwrites what is deleted with zeros.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, vault: Vault | None = None) -> None:
+        """vault: encrypts embeddings and pictures on their way to the disk."""
+        self.vault = vault
         try:
             self.url = make_url(url)
         except ArgumentError as error:
@@ -58,6 +61,7 @@ class Database:
                 self.engine = create_engine(self.url, pool_pre_ping=True)
         except (OSError, ImportError, SQLAlchemyError) as error:
             raise StorageError(f"cannot open the database: {error}") from error
+        self.engine.dialect.sphereid_vault = vault  # type: ignore[attr-defined]  # column types see this alone
 
     @classmethod
     def existing(cls, url: str) -> "Database":

@@ -22,6 +22,8 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
+from app.gallery.vault import Vault
+
 ORDINAL_BITS = 20
 """Low bits of a face's number: its ordinal within the identity, whose own number is in the bits above."""
 
@@ -39,6 +41,22 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+
+
+class Sealed(TypeDecorator[bytes]):
+    """Bytes that are encrypted where the database has a key; see `app.gallery.vault`. Statements see them as
+    they are."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def process_bind_param(self, value: bytes | None, dialect: Dialect) -> bytes | None:
+        vault: Vault | None = getattr(dialect, "sphereid_vault", None)
+        return value if value is None or vault is None else vault.seal(value)
+
+    def process_result_value(self, value: bytes | None, dialect: Dialect) -> bytes | None:
+        vault: Vault | None = getattr(dialect, "sphereid_vault", None)
+        return value if value is None or vault is None else vault.open(value)
 
 
 class Base(DeclarativeBase):
@@ -103,7 +121,7 @@ class FaceRow(Base):
         ForeignKey("identities.number", ondelete="CASCADE"), index=True
     )
     contract: Mapped[str] = mapped_column(String(128))
-    vector: Mapped[bytes] = mapped_column(LargeBinary)
+    vector: Mapped[bytes] = mapped_column(Sealed)
     quality: Mapped[float] = mapped_column(Double)
     detection_score: Mapped[float] = mapped_column(Double)
     source: Mapped[str | None] = mapped_column(String(300))
@@ -118,7 +136,7 @@ class CropRow(Base):
     face_id: Mapped[str] = mapped_column(
         String(64), ForeignKey("faces.id", ondelete="CASCADE"), primary_key=True
     )
-    image: Mapped[bytes] = mapped_column(LargeBinary)
+    image: Mapped[bytes] = mapped_column(Sealed)
 
 
 class AnswerRow(Base):

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Literal, TypeVar
 import numpy as np
 from sqlalchemy import Connection
 
-from app.gallery import answers, audit, bulk, checks, store, writes
+from app.gallery import answers, audit, bulk, checks, encryption, store, writes
 from app.gallery.audit import AuditLevel, Event
 from app.gallery.backup import backup
 from app.gallery.bulk import BulkEnrolled, NewPerson
@@ -54,6 +54,7 @@ from app.gallery.types import (
     Vectors,
 )
 from app.gallery.unknowns import Unknowns
+from app.gallery.vault import Vault
 from app.gallery.watchlog import WatchLog
 from app.gallery.writes import Change, Keyed
 
@@ -106,19 +107,22 @@ class GalleryService:
         default_rules: GalleryRules | None = None,
         index: IndexSetting = "auto",
         audit_level: AuditLevel = "all",
+        vault: Vault | None = None,
     ) -> "GalleryService":
         """Upgrade the schema, bring every index up to the database, and make sure that `default` exists.
 
         database_url: SQLAlchemy's, such as `sqlite:///data/gallery.db`. data_dir: where index snapshots go;
         one process at a time may use it. calibrations: impostor calibration by embedding contract.
         audit_level: what the audit log takes in: `all`, the `writes` alone, or nothing (`off`).
+        vault: encrypts embeddings and pictures at rest; StorageError where it does not fit.
         """
         rules = default_rules or GalleryRules()
         checks.rules(rules)
         lock = FolderLock(data_dir)
         try:
-            database = Database(database_url)
+            database = Database(database_url, vault)
             database.upgrade()
+            encryption.check(database)
             service = cls(database, data_dir, calibrations or {}, rules, lock, index, audit_level)
             service._load()
         except BaseException:
@@ -565,7 +569,9 @@ class GalleryService:
         return self._database.reading()
 
     def _make_live(self, gallery: Gallery) -> LiveGallery:
-        return LiveGallery(self._database, SnapshotFolder(self._snapshots, gallery.id), gallery)
+        return LiveGallery(
+            self._database, SnapshotFolder(self._snapshots, gallery.id, self._database.vault), gallery
+        )
 
     def _find(self, gallery_id: str) -> LiveGallery:
         live = self._live.get(gallery_id)

@@ -11,9 +11,16 @@ import logging
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import faiss
+
+from app.gallery.errors import StorageError
 from app.gallery.index.kinds import load_index
 from app.gallery.index.ports import VectorIndex
+from app.gallery.vault import SealedReader, SealedWriter, Vault
+
+_faiss: Any = faiss
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +45,9 @@ class Header:
 class SnapshotFolder:
     """The snapshot of one gallery. The folder's name is a digest, because ids may differ in case alone."""
 
-    def __init__(self, root: Path, gallery_id: str) -> None:
+    def __init__(self, root: Path, gallery_id: str, vault: Vault | None = None) -> None:
+        """vault: encrypts the index; the header stays readable."""
+        self._vault = vault
         self.path = root / hashlib.sha256(gallery_id.encode()).hexdigest()[:24]
 
     def save(self, index: VectorIndex, *, revision: int, contract: str, entries: str) -> None:
@@ -46,7 +55,7 @@ class SnapshotFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         name = f"{revision}.faiss"
         part = self.path / (name + ".part")
-        index.save(part)
+        _write(index, part, self._vault)
         _sync(part)
         digest = _sha256(part)
         part.replace(self.path / name)
@@ -74,8 +83,8 @@ class SnapshotFolder:
             if _sha256(file) != header.sha256:
                 log.warning("index snapshot %s is damaged, rebuilding from the database", header.file)
                 return None
-            index = load_index(file)
-        except (OSError, RuntimeError) as error:
+            index = _read(file, self._vault)
+        except (OSError, RuntimeError, StorageError) as error:
             log.warning("index snapshot cannot be read, rebuilding from the database: %s", error)
             return None
         return (index, header.revision) if len(index) == header.count else None
@@ -94,6 +103,21 @@ class SnapshotFolder:
                 file.unlink(missing_ok=True)
         if not keep:
             self.path.rmdir()
+
+
+def _write(index: VectorIndex, path: Path, vault: Vault | None) -> None:
+    if vault is None:
+        index.save(path)
+        return
+    with path.open("wb") as file, SealedWriter(vault, file) as sealed:
+        index.save(_faiss.PyCallbackIOWriter(sealed.write))
+
+
+def _read(path: Path, vault: Vault | None) -> VectorIndex:
+    if vault is None:
+        return load_index(path)
+    with path.open("rb") as file:
+        return load_index(_faiss.PyCallbackIOReader(SealedReader(vault, file).read))
 
 
 def _sync(path: Path) -> None:

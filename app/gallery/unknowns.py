@@ -12,7 +12,6 @@ from sqlalchemy import (
     Connection,
     CursorResult,
     ForeignKey,
-    LargeBinary,
     String,
     Table,
     delete,
@@ -25,7 +24,7 @@ from sqlalchemy.types import Double
 from app.gallery import checks, store
 from app.gallery.database import Database
 from app.gallery.errors import InvalidRequestError, NotFoundError
-from app.gallery.models import FACES, Base, UtcDateTime
+from app.gallery.models import FACES, Base, Sealed, UtcDateTime
 from app.gallery.types import Enrolled, NewFace, Threshold, Vectors
 
 MOST: Final = 2000
@@ -53,11 +52,11 @@ class UnknownRow(Base):
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     gallery_id: Mapped[str] = mapped_column(ForeignKey("galleries.id", ondelete="CASCADE"), index=True)
     contract: Mapped[str] = mapped_column(String(128))
-    vector: Mapped[bytes] = mapped_column(LargeBinary)
+    vector: Mapped[bytes] = mapped_column(Sealed)
     quality: Mapped[float] = mapped_column(Double)
     detection_score: Mapped[float] = mapped_column(Double)
     source: Mapped[str | None] = mapped_column(String(300))
-    image: Mapped[bytes] = mapped_column(LargeBinary)
+    image: Mapped[bytes] = mapped_column(Sealed)
     seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
@@ -141,7 +140,7 @@ class Unknowns:
     ) -> InboxRules:
         """Change what is given. Faces beyond the new bounds, or all where none may be kept, are deleted."""
         self._galleries.get_gallery(gallery_id)
-        given = {"keep": keep, "most": most, "days": days}
+        given: dict[str, Any] = {"keep": keep, "most": most, "days": days}
         with self._database.writing() as tx:
             rules = replace(_rules(tx, gallery_id), **{k: v for k, v in given.items() if v is not None})
             if not (1 <= rules.most <= MOST and 1 <= rules.days <= LONGEST.days):

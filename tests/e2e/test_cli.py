@@ -249,3 +249,29 @@ def test_audit(tmp_path: Path, sphereid: Callable[..., Result]) -> None:
     database.close()
     broken = sphereid("audit", "verify")
     assert (broken.returncode, "entry 2 was changed" in broken.stderr) == (1, True), broken.stderr
+
+
+def test_keys_for_encryption(workplace: Path, tmp_path: Path, sphereid: Callable[..., Result]) -> None:
+    key, new = tmp_path / "one.key", tmp_path / "two.key"
+    key.write_text("ab" * 32 + "\n")
+    new.write_text("cd" * 32 + "\n")
+    first, second = ({"SPHEREID_ENCRYPTION_KEY_FILE": str(path)} for path in (key, new))
+    assert sphereid("enroll", "ada", "pictures/a.jpg").returncode == 0
+    plain = sphereid("identities", "list", **first)
+    assert (plain.returncode, "not encrypted yet" in plain.stderr) == (2, True), plain.stderr
+    assert sphereid("rotate-key", "--encrypt").returncode == 2
+    encrypted = sphereid("rotate-key", "--encrypt", **first)
+    assert (encrypted.returncode, "encrypted 1 values" in encrypted.stderr) == (0, True), encrypted.stderr
+    without = sphereid("serve", PORT="0")
+    assert (without.returncode, "the gallery is encrypted: set" in without.stderr) == (2, True), (
+        without.stderr
+    )
+    rotated = sphereid("rotate-key", "--new-key-file", str(new), **first)
+    assert rotated.returncode == 0, rotated.stderr
+    wrong = sphereid("serve", PORT="0", **first)
+    assert (wrong.returncode, "encrypted with another key" in wrong.stderr) == (2, True), wrong.stderr
+    assert "ab" * 32 not in wrong.stderr
+    found = sphereid("identify", "pictures/b.png", "--json", "--threshold", "0.9", **second)
+    assert "ada" in found.stdout, found.stderr
+    assert sphereid("rotate-key", "--decrypt", **second).returncode == 0
+    assert [line["id"] for line in lines(sphereid("identities", "list", "--json"))] == ["ada"]

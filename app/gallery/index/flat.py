@@ -7,7 +7,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from app.gallery.index.ports import Keys, Similarities
+from app.gallery.index.ports import Keys, Similarities, sink
 from app.gallery.types import Vectors
 
 _CODECS = {"flat-fp16": faiss.ScalarQuantizer.QT_fp16, "flat-sq8": faiss.ScalarQuantizer.QT_8bit}
@@ -96,14 +96,14 @@ class FlatIndex:
             self._keys[np.take_along_axis(places, order, axis=1)],
         )
 
-    def save(self, path: Path) -> None:
+    def save(self, target: Path | Any) -> None:
         named = faiss.IndexIDMap(faiss.IndexFlatIP(self.dimension))  # takes only empty ones: swap after
         owned = self._index.this.own()
         named.index = self._index
         self._index.this.own(owned)  # the assignment took it away, and nobody would free the memory
         faiss.copy_array_to_vector(self._keys[: len(self)], named.id_map)
         named.ntotal = len(self)
-        faiss.write_index(named, str(path))
+        faiss.write_index(named, sink(target))
 
     @classmethod
     def restored(cls, named: Any) -> "FlatIndex":

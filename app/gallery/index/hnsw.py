@@ -9,7 +9,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from app.gallery.index.ports import Keys, Similarities
+from app.gallery.index.ports import Keys, Similarities, sink
 from app.gallery.types import Vectors
 
 NEIGHBORS, BUILD_WIDTH, SEARCH_WIDTH = 32, 80, 96
@@ -75,14 +75,14 @@ class HnswIndex:
         keys = np.where(places >= 0, self._keys[places], GONE)
         return np.where(keys >= 0, found, -np.inf).astype(np.float32), keys
 
-    def save(self, path: Path) -> None:
+    def save(self, target: Path | Any) -> None:
         named = faiss.IndexIDMap(faiss.IndexFlatIP(self.dimension))
         owned = self._index.this.own()
         named.index = self._index
         self._index.this.own(owned)
         faiss.copy_array_to_vector(self._keys, named.id_map)
         named.ntotal = len(self._keys)
-        faiss.write_index(named, str(path))
+        faiss.write_index(named, sink(target))
 
     @classmethod
     def restored(cls, named: Any) -> "HnswIndex":

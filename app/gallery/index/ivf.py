@@ -7,7 +7,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from app.gallery.index.ports import Keys, Similarities
+from app.gallery.index.ports import Keys, Similarities, sink
 from app.gallery.types import Vectors
 
 _faiss: Any = faiss  # its stubs lag behind it
@@ -98,8 +98,8 @@ class IvfIndex:
         similarities[keys < 0] = -np.inf
         return similarities, keys
 
-    def save(self, path: Path) -> None:
-        faiss.write_index(self._index, str(path))
+    def save(self, target: Path | Any) -> None:
+        faiss.write_index(self._index, sink(target))
 
     @classmethod
     def restored(cls, index: Any) -> "IvfIndex":

@@ -1,14 +1,14 @@
 """Which kinds there are, which one fits a size, how one is built, and reading one back from disk."""
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import faiss
 
 from app.gallery.index.flat import FlatIndex
 from app.gallery.index.hnsw import HnswIndex
 from app.gallery.index.ivf import IvfIndex, sample_size
-from app.gallery.index.ports import VectorIndex
+from app.gallery.index.ports import VectorIndex, sink
 from app.gallery.types import Vectors
 
 Kind = Literal["flat", "flat-fp16", "flat-sq8", "hnsw", "ivf", "ivf-sq8", "ivf-pq"]
@@ -61,9 +61,10 @@ def empty_index(kind: Kind, dimension: int, sample: Vectors, expected: int) -> V
     return FlatIndex(dimension, kind, sample if len(sample) else None)
 
 
-def load_index(path: Path) -> VectorIndex:
-    """What `VectorIndex.save` wrote. Raises RuntimeError where the file isn't one of ours."""
-    read = faiss.read_index(str(path))
+def load_index(source: Path | Any) -> VectorIndex:
+    """What `VectorIndex.save` wrote, from a file or a `faiss.IOReader`. Raises RuntimeError where it isn't
+    one of ours."""
+    read = faiss.read_index(sink(source))
     if isinstance(read, faiss.IndexIDMap):
         inner = faiss.downcast_index(read.index)
         if isinstance(inner, faiss.IndexHNSW):
@@ -72,4 +73,4 @@ def load_index(path: Path) -> VectorIndex:
             return FlatIndex.restored(read)
     if isinstance(read, faiss.IndexIVF):
         return IvfIndex.restored(read)
-    raise RuntimeError(f"{path.name} holds no index that this version knows")
+    raise RuntimeError("it holds no index that this version knows")

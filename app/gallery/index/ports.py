@@ -1,7 +1,7 @@
 """What the gallery asks of an index."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,11 @@ Keys = NDArray[np.int64]
 """(N,) int64, each at least 0 and unique within an index."""
 
 Similarities = NDArray[np.float32]
+
+
+def sink(target: Path | Any) -> Any:
+    """What FAISS takes to write to or read from: a path as text, or its own reader or writer."""
+    return str(target) if isinstance(target, Path) else target
 
 
 class VectorIndex(Protocol):
@@ -60,6 +65,6 @@ class VectorIndex(Protocol):
         """
         ...
 
-    def save(self, path: Path) -> None:
-        """Write it to a file that `load_index` reads."""
+    def save(self, target: Path | Any) -> None:
+        """Write it to a file, or through a `faiss.IOWriter`; `load_index` reads it back."""
         ...

@@ -1,0 +1,212 @@
+"""Encryption at rest: no file holds an embedding or a picture in the plain, and only the right key opens."""
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.gallery import encryption, store
+from app.gallery.backup import restore
+from app.gallery.database import Database
+from app.gallery.errors import StorageError
+from app.gallery.service import GalleryService
+from app.gallery.types import GalleryRules
+from app.gallery.vault import OVERHEAD, SealedReader, SealedWriter, Vault
+from tests.unit.gallery.conftest import CONTRACT, face, unit
+
+KEY = bytes(range(32))
+OTHER = bytes(range(1, 33))
+VECTORS = unit(40, dimension=64)
+CROP = bytes(np.random.default_rng(3).integers(0, 256, 600, dtype=np.uint8))
+
+
+@contextmanager
+def gallery(folder: Path, key: bytes | None = KEY) -> Iterator[GalleryService]:
+    vault = None if key is None else Vault(key)
+    service = GalleryService.open(f"sqlite:///{folder}/gallery.db", folder, vault=vault)
+    try:
+        yield service
+    finally:
+        service.close()
+
+
+def fill(service: GalleryService) -> None:
+    service.create_gallery("g", None, {}, GalleryRules(keep_crops=True))
+    for i, vector in enumerate(VECTORS):
+        service.enroll("g", f"p{i}", [replace(face(vector), crop=CROP)], create=True)
+    service.unknowns.set_rules("g", keep=True)
+    service.unknowns.keep("g", [replace(face(unit(1, 64, seed=9)[0]), crop=CROP)])
+
+
+def found(service: GalleryService) -> list[str | None]:
+    decisions, _ = service.identify("g", VECTORS, CONTRACT, threshold=0.999)
+    return [None if d.identity is None else d.identity.id for d in decisions]
+
+
+def plain_pieces(folder: Path) -> int:
+    """Pieces of 16 bytes, of embeddings and pictures, in any file."""
+    everything = b"\n".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
+    secrets = [vector.tobytes() for vector in (*VECTORS, unit(1, 64, seed=9)[0])] + [CROP]
+    return sum(s[i : i + 16] in everything for s in secrets for i in range(0, len(s) - 16, 16))
+
+
+EVERYBODY = [f"p{i}" for i in range(len(VECTORS))]
+
+
+def test_no_file_holds_the_plain_bytes(tmp_path: Path) -> None:
+    with gallery(tmp_path) as service:
+        fill(service)
+        service._maintenance.save_all()
+        assert list((tmp_path / "index").rglob("*.faiss"))
+        service.backup(tmp_path / "saved.snapshot")
+        assert plain_pieces(tmp_path) == 0  # while the log is full
+        assert found(service) == EVERYBODY
+    assert plain_pieces(tmp_path) == 0
+    with gallery(tmp_path) as service:
+        assert service._live["g"]._saved_revision == service.get_gallery("g").revision  # from the snapshot
+        assert found(service) == EVERYBODY
+        with service._database.reading() as tx:
+            owner = store.get_identity(tx, "g", "p7")
+            (number,) = store.faces_of(tx, owner.number)
+            np.testing.assert_array_equal(store.vectors(tx, [int(number)])[1][0], VECTORS[7])
+        (cluster,) = service.unknowns.clusters("g")
+        assert service.unknowns.picture("g", cluster.faces[0].id) == CROP
+
+
+def test_the_test_finds_plain_bytes(tmp_path: Path) -> None:
+    with gallery(tmp_path, None) as service:
+        fill(service)
+    assert plain_pieces(tmp_path) > 600
+
+
+@pytest.mark.parametrize(
+    ("made", "opened", "fault"),
+    [(KEY, OTHER, "another key"), (KEY, None, "is encrypted: set"), (None, KEY, "not encrypted yet")],
+)
+def test_a_wrong_key_is_said_at_the_start(
+    tmp_path: Path, made: bytes | None, opened: bytes | None, fault: str
+) -> None:
+    with gallery(tmp_path, made) as service:
+        fill(service)
+    with pytest.raises(StorageError, match=fault), gallery(tmp_path, opened):
+        pass
+    with gallery(tmp_path, made) as service:
+        assert found(service) == EVERYBODY
+
+
+@pytest.mark.parametrize(("old", "new"), [(KEY, OTHER), (None, KEY), (KEY, None)])
+def test_rotation(tmp_path: Path, old: bytes | None, new: bytes | None) -> None:
+    with gallery(tmp_path, old) as service:
+        fill(service)
+    database = Database(f"sqlite:///{tmp_path}/gallery.db")
+    before, after = (None if key is None else Vault(key) for key in (old, new))
+    done: list[int] = []
+    encryption.rotate(database, before, after, done.append)
+    encryption.forget_snapshots(tmp_path)
+    assert database.scrub()
+    assert sum(done) == encryption.count(database) == 82
+    database.close()
+    assert (plain_pieces(tmp_path) == 0) == (new is not None)
+    with pytest.raises(StorageError), gallery(tmp_path, old):
+        pass
+    with gallery(tmp_path, new) as service:
+        assert found(service) == EVERYBODY
+        assert service.audit.listed(action="key.rotate").items[0].details == {"encrypted": new is not None}
+        assert service.audit.verify().fault is None
+
+
+def test_a_rotation_that_breaks_changes_nothing(tmp_path: Path) -> None:
+    with gallery(tmp_path) as service:
+        fill(service)
+    database = Database(f"sqlite:///{tmp_path}/gallery.db")
+
+    def stop(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encryption.rotate(database, Vault(KEY), Vault(OTHER), stop)
+    for wrong in (Vault(OTHER), None):
+        with pytest.raises(StorageError):
+            encryption.rotate(database, wrong, Vault(KEY))
+    database.close()
+    with gallery(tmp_path) as service:
+        assert found(service) == EVERYBODY
+
+
+def test_a_snapshot_of_an_encrypted_gallery_wants_its_key(tmp_path: Path) -> None:
+    with gallery(tmp_path / "a") as service:
+        fill(service)
+        service.backup(tmp_path / "saved")
+    restore(tmp_path / "saved", f"sqlite:///{tmp_path}/b/gallery.db", tmp_path / "b")
+    with pytest.raises(StorageError, match="is encrypted"), gallery(tmp_path / "b", None):
+        pass
+    with gallery(tmp_path / "b") as service:
+        assert found(service) == EVERYBODY
+
+
+@given(st.binary(max_size=200), st.binary(min_size=1, max_size=20))
+def test_values(plain: bytes, bound: bytes) -> None:
+    vault = Vault(KEY)
+    sealed = vault.seal(plain, bound)
+    assert len(sealed) == len(plain) + OVERHEAD
+    assert vault.open(sealed, bound) == plain
+    assert sealed != vault.seal(plain, bound)
+    changed = bytearray(sealed)
+    changed[len(sealed) // 2] ^= 1
+    for other, belongs, opener in (
+        (bytes(changed), bound, vault),
+        (sealed, b"", vault),
+        (sealed, bound, Vault(OTHER)),
+        (sealed[:10], bound, vault),
+    ):
+        with pytest.raises(StorageError):
+            opener.open(other, belongs)
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3 << 20])
+def test_files(size: int) -> None:
+    plain, file, vault = os.urandom(size), io.BytesIO(), Vault(KEY)
+    with SealedWriter(vault, file) as writer:
+        for start in range(0, size, 700_001):
+            writer.write(plain[start : start + 700_001])
+    sealed = file.getvalue()
+    reader = SealedReader(vault, io.BytesIO(sealed))
+    assert reader.read(size // 2) + reader.read(size) == plain
+    assert reader.read(1) == b""
+    for broken in (sealed[:-1], sealed[:40], sealed[:-40] + bytes(40)):
+        with pytest.raises(StorageError):
+            SealedReader(vault, io.BytesIO(broken)).read(size + 1)
+    with pytest.raises(StorageError):
+        SealedReader(Vault(OTHER), io.BytesIO(sealed)).read(1)
+
+
+def test_chunks_cannot_be_exchanged() -> None:
+    plain, file, vault = os.urandom(2 << 20), io.BytesIO(), Vault(KEY)
+    with SealedWriter(vault, file) as writer:
+        writer.write(plain)
+    sealed = file.getvalue()
+    start, chunk = 32, 5 + OVERHEAD + (1 << 20)
+    first, second = sealed[start : start + chunk], sealed[start + chunk :]
+    swapped = sealed[:start] + second + first
+    with pytest.raises(StorageError):
+        SealedReader(vault, io.BytesIO(swapped)).read(2 << 20)
+
+
+@pytest.mark.parametrize("text", ["00" * 32, "A" * 43 + "=", f" {'ab' * 32}\n"])
+def test_keys(text: str) -> None:
+    Vault.from_text(text)
+
+
+@pytest.mark.parametrize("text", ["", "secret", "00" * 31, "00" * 33, "A" * 43])
+def test_keys_that_are_none(text: str, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="openssl rand"):
+        Vault.from_text(text)
+    with pytest.raises(StorageError, match="cannot read"):
+        Vault.from_file(tmp_path / "missing")
