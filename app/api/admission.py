@@ -68,7 +68,7 @@ class Turnstile:
         if not self._admission.full:
             return
         for route in self._routes:
-            if scope["method"] in route.methods and route.path_regex.match(scope["path"]):
+            if scope["method"] in (route.methods or ()) and route.path_regex.match(scope["path"]):
                 scope["route"] = route
                 raise self._admission.refusal()
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from app import __version__
-from app.cli import audit, bulk, gallery, images, keys, operation, serve, video, watch
+from app.cli import audit, bulk, gallery, images, keys, operation, serve, tune, video, watch
 from app.cli.console import FAILED, fail
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command()(images.identify)
 app.command()(video.video)
 app.command()(watch.watch)
 app.command()(gallery.models)
+app.command()(tune.tune)
 app.command()(operation.snapshot)
 app.command()(operation.restore)
 app.command()(keys.rotate_key)

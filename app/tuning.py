@@ -1,0 +1,199 @@
+"""What this machine does best with: threads, workers and batch size, measured.
+
+The embedder alone first, for the batch size; then everything but HTTP as the service runs it: worker threads
+that decode and look for faces, and the micro-batcher behind them.
+"""
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from time import perf_counter
+
+import cv2
+import numpy as np
+
+from app.pipeline.batcher import MicroBatcher
+from app.pipeline.decode import decode
+from app.pipeline.pipeline import FacePipeline
+from app.pipeline.types import RGBImage
+from app.settings import Settings
+from app.wiring import Engine, build_engine
+
+BATCHES = (1, 2, 4, 8, 16, 32)
+ALIKE = 0.97
+"""What comes this near to the best is as good, within what can be measured; the smaller setting is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """The embedder alone. threads: of one batch. faces_per_second: at that batch size."""
+
+    threads: int
+    batch: int
+    faces_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """The whole pipeline.
+
+    threads: of the embedder. workers: images looked at side by side. median_ms: from an image's arrival to
+    its embeddings, with twice as many images under way as there are workers.
+    """
+
+    threads: int
+    workers: int
+    batch: int
+    images_per_second: float
+    median_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What was measured, and the trial to follow."""
+
+    batchings: tuple[Batching, ...]
+    trials: tuple[Trial, ...]
+    best: Trial
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The settings to make, by environment variable."""
+        return {
+            "SPHEREID_THREADS": str(self.best.threads),
+            "SPHEREID_QUEUES__IN_FLIGHT": str(self.best.workers),
+            "SPHEREID_QUEUES__MAX_BATCH": str(self.best.batch),
+        }
+
+
+def tune(
+    settings: Settings,
+    files: Sequence[bytes],
+    *,
+    cores: int,
+    seconds: float = 2.0,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Tuned:
+    """Measure on encoded pictures `files`, `seconds` a measurement; `tell` hears what is measured now.
+
+    Raises ModelError as `build_engine` does, ImageError when a file is no picture.
+    """
+    counts = sorted({1, max(1, cores // 2), cores})
+    engines: dict[int, Engine] = {}
+    batchings: list[Batching] = []
+    for threads in counts:
+        engines[threads] = build_engine(settings.model_copy(update={"threads": threads}))
+        for batch in BATCHES:
+            tell(f"embedder: {threads} threads, batches of {batch}")
+            rate = _faces_per_second(engines[threads], batch, seconds / len(BATCHES))
+            batchings.append(Batching(threads, batch, rate))
+    trials = []
+    for threads, workers in itertools.product(counts, sorted({*counts, 2 * cores})):
+        tell(f"pipeline: embedder on {threads} threads, {workers} workers")
+        batch = best_batch([each for each in batchings if each.threads == threads])
+        rate, median = _run(engines[threads], files, workers, batch, seconds)
+        trials.append(Trial(threads, workers, batch, rate, median))
+    return Tuned(tuple(batchings), tuple(trials), best_trial(trials))
+
+
+def best_batch(batchings: Sequence[Batching]) -> int:
+    """The smallest batch that is as good as the best: a larger one would only make everybody wait."""
+    top = max(each.faces_per_second for each in batchings)
+    return min(each.batch for each in batchings if each.faces_per_second >= ALIKE * top)
+
+
+def best_trial(trials: Sequence[Trial]) -> Trial:
+    """The quickest answer among the trials with as good a throughput as the best."""
+    top = max(trial.images_per_second for trial in trials)
+    good = [trial for trial in trials if trial.images_per_second >= ALIKE * top]
+    return min(good, key=lambda trial: (trial.median_ms, trial.threads, trial.workers))
+
+
+def _faces_per_second(engine: Engine, batch: int, seconds: float) -> float:
+    height, width = engine.manifest.input[2:]
+    crops = np.random.default_rng(0).integers(0, 256, (batch, height, width, 3), np.uint8)
+    engine.embedder.embed(crops)
+    began, done = perf_counter(), 0
+    while not done or perf_counter() < began + seconds:
+        engine.embedder.embed(crops)
+        done += batch
+    return done / (perf_counter() - began)
+
+
+def _run(
+    engine: Engine, files: Sequence[bytes], workers: int, batch: int, seconds: float
+) -> tuple[float, float]:
+    """Images per second and the median of their times, in milliseconds."""
+    under_way = 2 * workers
+    places = threading.Semaphore(under_way)
+    taken: list[float] = []  # appended to from several threads; that is atomic
+    answers: list[Future[None]] = []
+    with MicroBatcher(engine.embedder, max_batch=batch) as batcher, ThreadPoolExecutor(workers) as pool:
+        pipeline = FacePipeline(engine.detector, batcher)
+
+        def look(file: bytes, arrived: float) -> None:
+            def answered(_: object) -> None:
+                taken.append(perf_counter() - arrived)
+                places.release()
+
+            try:
+                found = pipeline.analyze(decode(file, engine.limits), embed=False).faces
+                crops = np.stack([each.crop for each in found]) if found else np.empty((0, 1, 1, 3), np.uint8)
+                batcher.submit(crops).add_done_callback(answered)
+            except BaseException:
+                places.release()
+                raise
+
+        def run(until: float) -> None:
+            pictures = itertools.cycle(files)
+            while perf_counter() < until:
+                places.acquire()
+                answers.append(pool.submit(look, next(pictures), perf_counter()))
+            for _ in range(under_way):
+                places.acquire()
+            for _ in range(under_way):
+                places.release()
+
+        run(perf_counter() + seconds / 4)
+        taken.clear()
+        began = perf_counter()
+        run(began + seconds)
+        elapsed = perf_counter() - began
+    for answer in answers:
+        answer.result()
+    return len(taken) / elapsed, 1e3 * float(np.median(taken))
+
+
+def drawn_pictures() -> Iterator[bytes]:
+    """JPEG files of drawn faces, one to four a picture, which the detector takes for faces; of nobody."""
+    rng = np.random.default_rng(0)
+    for across, side in ((1, 250), (1, 320), (1, 400), (2, 500)):
+        canvas = np.full((side, side, 3), (150, 160, 170), np.uint8)
+        cell = side / across
+        for i in range(across * across):
+            _draw_face(canvas, (i % across + 0.5) * cell, (i // across + 0.5) * cell, 0.55 * cell)
+        noisy = cv2.GaussianBlur(canvas, (0, 0), 1.2) + rng.normal(0, 4, canvas.shape)
+        done, file = cv2.imencode(".jpg", noisy.clip(0, 255).astype(np.uint8)[:, :, ::-1])
+        assert done
+        yield file.tobytes()
+
+
+def _draw_face(canvas: RGBImage, x: float, y: float, size: float) -> None:
+    def ellipse(dx: float, dy: float, a: float, b: float, color: tuple[int, int, int]) -> None:
+        center = round(x + dx * size), round(y + dy * size)
+        axes = max(1, round(a * size)), max(1, round(b * size))
+        cv2.ellipse(canvas, center, axes, 0, 0, 360, color, -1, cv2.LINE_AA)
+
+    ellipse(0, -0.12, 0.47, 0.55, (60, 40, 30))  # hair, neck, face
+    ellipse(0, 0.62, 0.2, 0.3, (190, 150, 125))
+    ellipse(0, 0, 0.38, 0.5, (205, 165, 140))
+    for side in (-1, 1):
+        ellipse(side * 0.17, -0.1, 0.09, 0.045, (250, 250, 250))
+        ellipse(side * 0.17, -0.1, 0.04, 0.045, (50, 35, 30))
+        ellipse(side * 0.17, -0.2, 0.11, 0.02, (70, 45, 35))
+        ellipse(side * 0.05, 0.13, 0.03, 0.02, (150, 105, 90))
+    ellipse(0, 0.05, 0.035, 0.1, (190, 148, 122))
+    ellipse(0, 0.27, 0.14, 0.045, (165, 80, 80))
+    ellipse(0, 0.262, 0.14, 0.012, (110, 50, 50))
