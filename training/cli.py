@@ -42,14 +42,28 @@ def prepare(
     ),
     teacher: Annotated[
         Path | None,
-        typer.Option(help="Teacher descriptors, .npz with `name` and `embedding`, for distillation."),
+        typer.Option(
+            help="For distillation: descriptors (.npz with `name` and `embedding`), a model folder, or any "
+            "ONNX file; its targets are computed once."
+        ),
     ] = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="The images are photographs: detect and align them.")
     ] = False,
     exclude: Annotated[
+        Path | None, typer.Option(help="Text file of identities to leave out, one a line.")
+    ] = None,
+    exclude_set: Annotated[
         Path | None,
-        typer.Option(help="Text file of identities to leave out, one a line (those of a test set)."),
+        typer.Option(help="Test set whose people to leave out: photographs (PERSON/IMAGE) or a pair list."),
+    ] = None,
+    exclude_model: Annotated[
+        Path | None,
+        typer.Option(help="Model folder: compare faces with those of --exclude-set, not names alone."),
+    ] = None,
+    exclude_similarity: Annotated[
+        float | None,
+        typer.Option(help="From which two people count as one [default: the model's strictest threshold]."),
     ] = None,
 ) -> None:
     """Unpack faces once into a memory-mapped store, so that training never waits for a decoder.
@@ -58,9 +72,28 @@ def prepare(
     What is left out is counted and written to `dropped.csv` with its reason. A stopped run goes on where
     it stood.
     """
+    from training.data.overlap import HeldOutSet
     from training.data.prepare import prepare as run
 
-    run(faces, out, teacher=teacher, raw=raw, exclude=exclude, console=console)
+    if exclude_set is None and (exclude_model is not None or exclude_similarity is not None):
+        raise TrainingError("--exclude-model and --exclude-similarity need --exclude-set")
+    test_set = HeldOutSet(exclude_set, exclude_model, exclude_similarity) if exclude_set is not None else None
+    run(faces, out, teacher=teacher, raw=raw, exclude=exclude, test_set=test_set, console=console)
+
+
+@app.command()
+def teach(
+    store: Annotated[Path, typer.Argument(help="Store made by `prepare`.")],
+    teacher: Annotated[Path, typer.Argument(help="Model folder or ONNX file to learn from.")],
+) -> None:
+    """Compute a teacher's embeddings of all faces of a store once, as targets for distillation.
+
+    `prepare --teacher` does the same for a new store. Targets that are there already, of the same model and
+    faces, are kept; a stopped run goes on.
+    """
+    from training.data.teacher import cache_targets
+
+    cache_targets(store, teacher, console)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,8 +20,10 @@ from app.pipeline.align import TEMPLATES, align
 from app.pipeline.decode import decode
 from app.pipeline.detect import MtcnnDetector
 from app.pipeline.errors import PipelineError
+from training.data.overlap import HeldOutSet, compact, same_faces, same_names
 from training.data.recordio import RecordFile
 from training.data.store import BORDER, CANVAS
+from training.data.teacher import cache_targets
 from training.errors import TrainingError
 from training.evaluation.lfw import central_face
 
@@ -58,31 +61,43 @@ def prepare(
     teacher: Path | None = None,
     raw: bool = False,
     exclude: Path | None = None,
+    test_set: HeldOutSet | None = None,
     console: Console | None = None,
 ) -> int:
     """Write a store (see training.data.store) and return the number of its faces.
 
     faces: a folder of tars with members GROUP/IDENTITY/FILE, or of such folders. Images are 128×128
     canvases, or with `raw` photographs, of which the face nearest the middle is detected and aligned.
-    Work is saved every few hundred images; the same call after a stop goes on there.
+    Work is saved every few hundred images; the same call after a stop goes on there. teacher: descriptors
+    (.npz), or a model whose embeddings are to be the targets. exclude: a list of identities to leave out;
+    test_set: what no identity may be shared with.
     Raises TrainingError when the source is empty, a tar is corrupt, or the disk is full.
     """
     console = console or Console(stderr=True)
     cv2.setNumThreads(1)
     banned = set(exclude.read_text(encoding="utf-8").split()) if exclude else set()
     sources = sorted(_list(faces), key=lambda source: source.name)
-    listed = [source for source in sources if source.identity not in banned]
+    reasons = dict.fromkeys(banned, "excluded identity")
+    if test_set is not None:
+        shared = same_names({source.identity for source in sources}, test_set.names)
+        reasons |= {identity: f"same name as {name} of the test set" for identity, name in shared.items()}
+    listed = [source for source in sources if source.identity not in reasons]
     if not listed:
         raise TrainingError(
             f"no images under {faces}; tars and folders are searched for {', '.join(sorted(SUFFIXES))}"
+            if not sources
+            else f"all {len(sources)} images under {faces} are of excluded identities"
         )
     out.mkdir(parents=True, exist_ok=True)
     dropped: dict[str, str] = {
-        source.name: "excluded identity" for source in sources if source.identity in banned
+        source.name: reasons[source.identity] for source in sources if source.identity in reasons
     }
+    descriptors = teacher if teacher is not None and teacher.suffix == ".npz" else None
     try:
         names = _fill(listed, out, _detecting() if raw else _canvas, dropped, console)
-        _write_meta(out, names, teacher)
+        if test_set is not None and test_set.model is not None:
+            names = _drop_same_faces(out, names, test_set, dropped, console)
+        _write_meta(out, names, descriptors)
         with (out / "dropped.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("file", "reason"), *sorted(dropped.items())])
     except OSError as error:
@@ -90,10 +105,32 @@ def prepare(
             f"could not write the store {out}: {error.strerror}; free some space and run again"
         ) from None
     (out / "partial.json").unlink(missing_ok=True)
+    if teacher is not None and descriptors is None:
+        cache_targets(out, teacher, console)
     console.print(f"{len(names)} faces in {out}; {len(dropped)} left out (dropped.csv)")
-    for reason, count in Counter(dropped.values()).most_common():
+    kinds = Counter(
+        re.sub(r"(same name as|looks like) .*", r"\1 a person of the test set", reason)
+        for reason in dropped.values()
+    )
+    for reason, count in kinds.most_common():
         console.print(f"  {count} {reason}")
     return len(names)
+
+
+def _drop_same_faces(
+    out: Path, names: list[str], test_set: HeldOutSet, dropped: dict[str, str], console: Console
+) -> list[str]:
+    """Take the faces of the test set's people out of `images.npy`; returns the names that stay."""
+    images = np.load(out / "images.npy", mmap_mode="r+")
+    reasons = same_faces(images, names, UNLABELLED, test_set, console)
+    dropped.update({names[row]: reason for row, reason in reasons.items()})
+    # Whatever is moved from here on: without it the store is unfinished, and says so.
+    (out / "meta.npz").unlink(missing_ok=True)
+    kept = compact(images, lambda row: row not in reasons)
+    images.flush()
+    del images
+    _trim(out / "images.npy", out / "images.npy", len(kept))
+    return [names[row] for row in kept]
 
 
 def _list(faces: Path) -> Iterator[Source]:

@@ -36,6 +36,8 @@ def initial_bias(classes: int, alpha: float, r: float, m: float, t: float, varia
     """The bias whose gradient vanishes when all angles are right ones, as at the start of training."""
     z = alpha / ((1 - alpha) * (classes - 1))
     right = torch.zeros(1, 2, dtype=torch.float64)
+    own: float
+    other: float
     own, other = (r * adjusted(right, torch.tensor([[True, False]]), variant, m, t)[0]).tolist()
     return math.log(2 * z) - other - math.log(1 - z + math.sqrt((1 - z) ** 2 + 4 * z * math.exp(own - other)))
 
