@@ -191,10 +191,11 @@ def test_galleries_are_made_renamed_and_deleted(open_page: Opener, api: httpx.Cl
     page.get_by_role("link", name="Settings").click()
     page.get_by_label("Name").fill("Day Shift")
     page.get_by_label("Metadata").fill('{"floor": 3}')
+    page.get_by_label("Keep a picture of each enrolled face").check()
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_label("Gallery", exact=True)).to_contain_text("Day Shift (0 faces)")
     made = api.get("/v1/galleries/night-shift").json()
-    assert (made["name"], made["metadata"]) == ("Day Shift", {"floor": 3})
+    assert (made["name"], made["metadata"], made["keep_crops"]) == ("Day Shift", {"floor": 3}, True)
 
     page.get_by_label("Metadata").fill("{floor")
     page.get_by_role("button", name="Save").click()

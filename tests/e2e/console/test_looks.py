@@ -97,7 +97,7 @@ PAGES: dict[str, tuple[str, Callable[[Page, Pictures], None]]] = {
     "person": ("#/gallery/crew/people/eileen-collins", shown("Eileen_Collins_0001.jpg")),
     "enroll": ("#/gallery/crew/enroll", sent),
     "threshold": ("#/gallery/crew/threshold", shown("false match rate (FMR)")),
-    "settings": ("#/gallery/crew/settings", shown("Name and metadata")),
+    "settings": ("#/gallery/crew/settings", shown("Name, metadata, pictures")),
     "live": ("#/live", camera),
     "video": ("#/video", played),
     "jobs": ("#/jobs", shown("succeeded")),

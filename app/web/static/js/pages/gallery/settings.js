@@ -6,7 +6,7 @@ import { go } from "../../router.js";
 import { slug } from "../../slug.js";
 import { chooseGallery } from "../../state.js";
 import { date, plural } from "../../text.js";
-import { ask, field } from "../../ui/dialog.js";
+import { ask, check, field } from "../../ui/dialog.js";
 import { problem } from "../../ui/problem.js";
 import { toast } from "../../ui/toast.js";
 import { objectOf, showReceipt } from "./person.js";
@@ -14,9 +14,11 @@ import { objectOf, showReceipt } from "./person.js";
 export async function settingsPart(root, { gallery, refill }) {
   const wrong = h("div");
   const form = h("form", { class: "card" },
-    h("h2", {}, "Name and metadata"),
+    h("h2", {}, "Name, metadata, pictures"),
     field("Name", h("input", { name: "name", maxlength: 200, value: gallery.name })),
     field("Metadata", h("textarea", { name: "metadata", rows: 5, spellcheck: "false", class: "mono", value: JSON.stringify(gallery.metadata, null, 2) }), "A JSON object of yours."),
+    "keep_crops" in gallery ? h("div", { class: "field" }, check("Keep a picture of each enrolled face", { name: "keep_crops", checked: gallery.keep_crops }),
+      h("span", { class: "hint" }, "So that another model can embed the faces anew. Unticking it deletes those that were kept.")) : null,
     wrong,
     h("div", {}, h("button", { class: "button primary", type: "submit" }, "Save")));
   form.addEventListener("submit", async (event) => {
@@ -24,7 +26,10 @@ export async function settingsPart(root, { gallery, refill }) {
     const values = new FormData(form);
     swap(wrong);
     try {
-      await call("PATCH", at.gallery(gallery.id), { json: { name: String(values.get("name")), metadata: objectOf(String(values.get("metadata"))) } });
+      await call("PATCH", at.gallery(gallery.id), { json: {
+        name: String(values.get("name")), metadata: objectOf(String(values.get("metadata"))),
+        ...("keep_crops" in gallery ? { keep_crops: values.get("keep_crops") !== null } : {}),
+      } });
       toast("Saved.");
       await refill();
     } catch (error) {
