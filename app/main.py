@@ -114,7 +114,7 @@ async def _running(settings: Settings, metrics: Metrics, admission: Admission) -
 
     jobs = JobRunner(
         settings.data_dir / "jobs",
-        {KIND: video_jobs(engine, gallery), **gallery_jobs(engine, gallery)},
+        {KIND: video_jobs(engine, gallery), **gallery_jobs(engine, gallery, settings)},
         max_waiting=settings.queues.jobs_waiting,
         keep=timedelta(days=settings.job_days),
     )

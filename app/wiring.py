@@ -71,19 +71,25 @@ def load_manifests(settings: Settings) -> dict[str, Manifest]:
     return found
 
 
-def build_engine(settings: Settings) -> Engine:
-    """Load detector and embedder. Raises ModelError saying what is missing."""
-    from app.pipeline.decode import DecodeLimits
-    from app.pipeline.detect import DetectorConfig, MtcnnDetector
+def load_embedder(settings: Settings, name: str) -> "OnnxEmbedder":
+    """The model in a folder of this name, set up as the service runs it. Raises ModelError."""
     from app.pipeline.embed import OnnxEmbedder
 
-    embedder = OnnxEmbedder.load(
-        model_folder(settings),
+    return OnnxEmbedder.load(
+        settings.models_dir / name,
         providers=settings.provider,
         threads=settings.threads,
         max_batch=settings.queues.max_batch,
         precision=settings.precision,
     )
+
+
+def build_engine(settings: Settings) -> Engine:
+    """Load detector and embedder. Raises ModelError saying what is missing."""
+    from app.pipeline.decode import DecodeLimits
+    from app.pipeline.detect import DetectorConfig, MtcnnDetector
+
+    embedder = load_embedder(settings, model_folder(settings).name)
     detector = MtcnnDetector(
         DetectorConfig(
             min_face=settings.detection.min_face,
@@ -126,17 +132,19 @@ def video_jobs(engine: Engine, gallery: "GalleryService") -> "VideoJobs":
     )
 
 
-def gallery_jobs(engine: Engine, gallery: "GalleryService") -> "dict[str, JobHandler]":
+def gallery_jobs(engine: Engine, gallery: "GalleryService", settings: Settings) -> "dict[str, JobHandler]":
     """What does the jobs on whole galleries, on as many cores as video jobs get."""
     from app.jobs import galleries, imports
     from app.pipeline.pipeline import FacePipeline
 
     pipeline = FacePipeline(engine.detector, engine.embedder)
     workers = max(1, (os.cpu_count() or 2) - 1)
+    others = galleries.GalleryJobs(gallery, lambda name: load_embedder(settings, name))
     return {
         imports.KIND: imports.ImportJobs(pipeline, gallery, engine.limits, workers),
-        galleries.EXPORT: galleries.GalleryJobs(gallery),
-        galleries.EVALUATION: galleries.GalleryJobs(gallery),
+        galleries.EXPORT: others,
+        galleries.EVALUATION: others,
+        galleries.REEMBED: others,
     }
 
 

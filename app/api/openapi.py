@@ -7,7 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from app import __version__
-from app.api import schemas_monitors, schemas_unknowns
+from app.api import schemas_bulk, schemas_monitors, schemas_unknowns
 from app.api.context import OPEN_PATHS
 from app.api.schemas import BODIES, ProblemDocument
 
@@ -29,7 +29,10 @@ TAGS = [
     {"name": "identities", "description": "The people of a gallery."},
     {"name": "faces of identities", "description": "Enrollment."},
     {"name": "unknowns", "description": "Faces that nobody was named for, where a gallery keeps them."},
-    {"name": "whole galleries", "description": "Import, export, evaluation: jobs that may take minutes."},
+    {
+        "name": "whole galleries",
+        "description": "Import, export, evaluation, another model: jobs that may take minutes.",
+    },
     {"name": "videos and jobs", "description": "Who is on screen when."},
     {"name": "monitors", "description": "Cameras that the service watches by itself."},
     {"name": "models", "description": "What makes the embeddings."},
@@ -89,7 +92,7 @@ def build(app: FastAPI) -> dict[str, Any]:
     )
     components: dict[str, Any] = document.setdefault("components", {})
     schemas: dict[str, Any] = components.setdefault("schemas", {})
-    bodies = (*BODIES, *schemas_unknowns.BODIES, *schemas_monitors.BODIES)
+    bodies = (*BODIES, *schemas_unknowns.BODIES, *schemas_monitors.BODIES, *schemas_bulk.BODIES)
     modes = [(model, "validation") for model in bodies] + [(ProblemDocument, "serialization")]
     _, definitions = models_json_schema(modes, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
     for name, schema in definitions["$defs"].items():

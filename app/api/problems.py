@@ -49,6 +49,7 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "body_too_large": (413, "The request body is too large"),
     "image_too_large": (413, "The image is too large"),
     "video_too_large": (413, "The video is too large"),
+    "crops_missing": (409, "The gallery kept no crops of some faces"),
     "file_too_large": (413, "The file is too large"),
     "import_too_large": (413, "The archive unpacks to too much"),
     "unsupported_media_type": (415, "The request body has the wrong type"),

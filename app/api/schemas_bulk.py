@@ -8,6 +8,19 @@ from app.api.schemas import FaceChoice, Input
 from app.gate import Strictness
 
 
+class ReembedRequest(Input):
+    """Another model for a gallery."""
+
+    model: str = Field(
+        min_length=1, max_length=200, description="Name of the model's folder, as `/v1/models` lists it."
+    )
+    force: bool = Field(False, description="Change also where the comparison finds the new model worse.")
+    compare_only: bool = Field(False, description="Compare, and leave the gallery as it is.")
+
+
+BODIES: tuple[type[Input], ...] = (ReembedRequest,)
+
+
 class ImportOptions(Input):
     """Which faces of an import enter the gallery. They concern photographs, not Parquet files."""
 

@@ -38,7 +38,8 @@ class JobProgress(Output):
     """How far a running job has come."""
 
     stage: str = Field(
-        description="What is being done: of videos `analyze` and `render`; `import`, `export`, `evaluation`."
+        description="What is being done: of videos `analyze` and `render`; `import`, `export`, `evaluation`; "
+        "of changes of the model `embed`, `compare` and `exchange`."
     )
     done: int
     total: int | None = Field(description="Null where it is unknown.")

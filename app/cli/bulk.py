@@ -1,4 +1,4 @@
-"""`sphereid gallery import`, `export` and `evaluate`."""
+"""`sphereid gallery import`, `export`, `evaluate` and `reembed`."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -232,10 +232,64 @@ def evaluate_gallery(
     raise typer.Exit(DONE)
 
 
-def _show_evaluation(found: dict[str, Any]) -> None:
-    def percent(rate: dict[str, float] | None) -> str:
-        return "–" if rate is None else f"{rate['value']:.2%} ({rate['low']:.2%} to {rate['high']:.2%})"
+def reembed_gallery(
+    model: Annotated[str, typer.Option(help="Name of the new model's folder; `sphereid models` lists them.")],
+    gallery_id: GalleryName = "default",
+    force: Annotated[bool, typer.Option(help="Change also where the new model is found worse.")] = False,
+    compare_only: Annotated[bool, typer.Option(help="Compare, and leave the gallery as it is.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Change a gallery's model.
 
+    Embeds the gallery's crops with another model, compares both on the gallery's own pairs, and lets the new
+    embeddings take over in one write. The gallery must have kept crops of all its faces (`sphereid gallery
+    create --keep-crops`). Afterwards serve the new model: SPHEREID_MODEL=NEW.
+    """
+    from app.bulk.errors import BulkError
+    from app.bulk.reembedding import reembed
+    from app.wiring import load_embedder, load_manifests
+
+    settings = Settings()
+    known = load_manifests(settings)
+    if model not in known:
+        raise ValueError(f"there is no model {model!r} in {settings.models_dir} (there: {', '.join(known)})")
+    with gallery(settings) as service, bar("Embedding", "faces") as show:
+        service.get_gallery(gallery_id)
+        try:
+            done = reembed(
+                service,
+                gallery_id,
+                load_embedder(settings, model),
+                force=force,
+                compare_only=compare_only,
+                tell=lambda stage, at, total: show(at, total, None) if stage == "embed" else None,
+            )
+        except BulkError as error:
+            fail(str(error))
+            raise typer.Exit(FAILED) from None
+    if as_json:
+        typer.echo(json.dumps(done))
+        return
+    rows = []
+    for name in ("old", "new"):
+        points = done[name].get("points", [])[:3]
+        fnirs = [percent(point["fnir"]) if point["measured"] else "too few" for point in points]
+        rows.append((name, percent(done[name].get("rank_one")), *fnirs))
+    table(None, ["embeddings", "rank one", "FNIR at FPIR 0.1", "at 0.03", "at 0.01"], rows)
+    verdict = done["verdict"].replace("_", " ")
+    if done["exchanged"]:
+        note(f"{verdict}; {done['faces']} faces of {gallery_id} hold embeddings of {model} now")
+        note(f"serve it from here on: SPHEREID_MODEL={model}")
+    else:
+        note(f"{verdict}; {gallery_id} stays as it was")
+
+
+def percent(rate: dict[str, float] | None) -> str:
+    """A rate with its interval."""
+    return "–" if rate is None else f"{rate['value']:.2%} ({rate['low']:.2%} to {rate['high']:.2%})"
+
+
+def _show_evaluation(found: dict[str, Any]) -> None:
     note(
         f"{found['faces']} faces of {found['identities']} identities; {found['mated_probes']} mated and "
         f"{found['non_mated_probes']} non-mated probes; rank one {percent(found['rank_one'])}"

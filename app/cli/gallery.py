@@ -10,7 +10,9 @@ from pydantic import BaseModel
 from app.cli.console import AsJson, GalleryName, note, table
 from app.settings import Settings
 
-galleries = typer.Typer(help="Galleries: list, make, delete, import, export.", no_args_is_help=True)
+galleries = typer.Typer(
+    help="Galleries: list, make, import, export, evaluate, change the model.", no_args_is_help=True
+)
 identities = typer.Typer(help="List, merge and delete the people of a gallery.", no_args_is_help=True)
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

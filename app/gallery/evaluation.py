@@ -140,7 +140,7 @@ def evaluate(
         numbers = np.sort(store.face_numbers(tx, gallery_id))
     if not len(numbers):
         raise InvalidRequestError(f"gallery {gallery_id!r} has no faces to evaluate; enroll people first")
-    probes = _in_turns(numbers, most, seed)
+    probes = in_turns(numbers, most, seed)
     own: list[float] = []
     other: list[float] = []
     better: list[bool] = []
@@ -159,8 +159,8 @@ def evaluate(
     mated, non_mated, first = np.array(own), np.array(other), np.array(better, dtype=bool)
     policy = service.threshold(gallery_id)
     target = gallery.policy.target if isinstance(gallery.policy, FpirPolicy) else 0.01
-    points = tuple(_point(t, mated, first, non_mated) for t in TARGETS) if len(non_mated) else ()
-    wanted = _point(target, mated, first, non_mated) if len(non_mated) else None
+    points = tuple(point(t, mated, first, non_mated) for t in TARGETS) if len(non_mated) else ()
+    wanted = point(target, mated, first, non_mated) if len(non_mated) else None
     alike.sort(key=lambda each: -each.similarity)
     limit = min(policy.value, wanted.threshold) if wanted else policy.value
     return Evaluation(
@@ -172,7 +172,7 @@ def evaluate(
         faces=len(numbers),
         mated=mated,
         non_mated=non_mated,
-        rank_one=_rate(int(first.sum()), len(first)),
+        rank_one=share(int(first.sum()), len(first)),
         current=_at(policy.value, None, mated, first, non_mated),
         policy=policy,
         points=points,
@@ -191,7 +191,7 @@ def histogram(scores: Scores) -> dict[str, Any]:
     return {"edges": edges[first : last + 1].tolist(), "counts": counts[first:last].tolist()}
 
 
-def _in_turns(numbers: Keys, most: int, seed: int) -> Keys:
+def in_turns(numbers: Keys, most: int, seed: int) -> Keys:
     """Up to `most` faces: a random one of each identity, then a second one of each, and on."""
     mixed = np.random.default_rng(seed).permutation(numbers)
     mixed = mixed[np.argsort(mixed >> ORDINAL_BITS, kind="stable")]
@@ -227,7 +227,7 @@ def _compare(
     return found
 
 
-def _point(target: float, mated: Scores, first: NDArray[np.bool_], non_mated: Scores) -> Point:
+def point(target: float, mated: Scores, first: NDArray[np.bool_], non_mated: Scores) -> Point:
     """The lowest threshold that at most the share `target` of strangers reaches."""
     ranked = np.sort(non_mated)[::-1]
     allowed = math.floor(target * len(ranked))
@@ -241,10 +241,10 @@ def _at(
     hits = int((non_mated >= threshold).sum())
     missed = int((~(first & (mated >= threshold))).sum())
     enough = len(non_mated) * target >= MIN_EVENTS if target is not None else hits >= MIN_EVENTS
-    return Point(target, threshold, _rate(hits, len(non_mated)), _rate(missed, len(mated)), bool(enough))
+    return Point(target, threshold, share(hits, len(non_mated)), share(missed, len(mated)), bool(enough))
 
 
-def _rate(events: int, count: int) -> Rate | None:
+def share(events: int, count: int) -> Rate | None:
     """With the interval of Wilson (JASA 1927) at z = 1.96."""
     if not count:
         return None

@@ -3,7 +3,8 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import numpy as np
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 REFINE = 4
 """Entries that a lossy index is asked for, for each one wanted; the true cosines choose among them."""
 
+CHANGING = "changing"
+
 NO_KEYS: Keys = np.empty(0, np.int64)
 
 
@@ -38,6 +41,7 @@ class LiveGallery:
         self.stale = True
         self.gallery = gallery
         self.changed_at = time.monotonic()
+        self._changing = False
         self._database = database
         self._folder = folder
         self._lock = ReadWriteLock()
@@ -53,6 +57,20 @@ class LiveGallery:
     def dimension(self) -> int | None:
         """Length of the embeddings; None until the first was enrolled."""
         return None if self._index is None else self._index.dimension
+
+    @property
+    def contract(self) -> str | None:
+        """Of the embeddings; `CHANGING` while a write exchanges them."""
+        return CHANGING if self._changing else self.gallery.contract
+
+    @contextmanager
+    def changing_model(self) -> Iterator[None]:
+        """While this lasts, what index and database say may not fit together. The caller holds `writer`."""
+        self._changing = True
+        try:
+            yield
+        finally:
+            self._changing = False
 
     @property
     def unsaved(self) -> bool:
@@ -71,7 +89,7 @@ class LiveGallery:
 
     def catch_up(self) -> None:
         """Compare with the database and add and remove what differs. Numbers are never given twice, so equal
-        sets of keys mean equal vectors."""
+        sets of keys mean equal vectors, unless another model's took their place: then it begins anew."""
         with self.writer, self._database.reading() as tx:
             gallery = store.get_gallery(tx, self.gallery.id)
             wanted = entries.keys(tx, gallery)
@@ -79,7 +97,8 @@ class LiveGallery:
             with self._lock.writing():
                 self._journal = None
                 index = self._index
-                if index is None or gallery.template != self.gallery.template:
+                other_model = self.gallery.contract not in (None, gallery.contract)
+                if index is None or other_model or gallery.template != self.gallery.template:
                     index = new_index(dimension) if dimension is not None else None
                 present = NO_KEYS if index is None else index.keys()
                 gone = np.setdiff1d(present, wanted, assume_unique=True)
@@ -88,7 +107,7 @@ class LiveGallery:
                     index.remove(gone)
                     self._fill(index, gallery, tx, missing, len(wanted))
                 self.gallery, self._index, self.stale = gallery, index, False
-            if len(gone):
+            if len(gone) or other_model:
                 self._folder.drop()
                 self._saved_revision = None
             if len(gone) or len(missing):

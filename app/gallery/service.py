@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Literal, TypeVar
 import numpy as np
 from sqlalchemy import Connection
 
-from app.gallery import answers, audit, bulk, checks, encryption, store, writes
+from app.gallery import answers, audit, bulk, checks, encryption, exchange, store, writes
 from app.gallery.audit import AuditLevel, Event
 from app.gallery.backup import backup
 from app.gallery.bulk import BulkEnrolled, NewPerson
@@ -26,9 +26,10 @@ from app.gallery.errors import (
     NotFoundError,
     StorageError,
 )
+from app.gallery.exchange import CropsOf
 from app.gallery.folder import FolderLock
 from app.gallery.index.kinds import IndexSetting
-from app.gallery.live import LiveGallery
+from app.gallery.live import CHANGING, LiveGallery
 from app.gallery.maintenance import Maintenance
 from app.gallery.matching import Among, candidates, similarity_to
 from app.gallery.snapshot import SnapshotFolder
@@ -429,6 +430,17 @@ class GalleryService:
                 people = [replace(p, faces=faces) for p, faces in zip(people, kept, strict=True) if faces]
             return self._write(live, lambda tx: bulk.enroll(tx, live.gallery, people), None), resembled
 
+    def exchange_embeddings(
+        self, gallery_id: str, contract: str, embed: Callable[[Sequence[str], CropsOf], Vectors]
+    ) -> Gallery:
+        """Every face gets the embedding that `embed` has for its id, by the model of `contract`, in one
+        write; until it is complete, the old ones answer. Searches on the way are done again."""
+        live = self._find(gallery_id)
+        with live.writer, live.changing_model():
+            gallery = self._write(live, lambda tx: exchange.exchange(tx, live.gallery, contract, embed), None)
+        self._maintenance.scrub()
+        return gallery
+
     def known_faces(self, gallery_id: str, face_ids: Sequence[str]) -> set[str]:
         """Those of the ids that faces of this gallery have."""
         self._find(gallery_id)
@@ -486,13 +498,31 @@ class GalleryService:
         metadata are candidates, and a policy's promise counts their faces alone. sustained: it is one of many
         looks at a scene, which the audit log sums up.
         """
-        live = self._find(gallery_id)
         checks.top(k)
         probes = checks.probes(vectors)
+        asked = checks.metadata_filter(where or {})
+
+        def decide_each(live: LiveGallery) -> tuple[list[Decision], Gallery]:
+            return self._identify(live, probes, contract, k, threshold, assign_unique, asked)
+
+        named, gallery = self._steadily(gallery_id, decide_each)
+        self.audit.seen("identify", gallery_id, named, sustained=sustained)
+        return named, gallery
+
+    def _identify(
+        self,
+        live: LiveGallery,
+        probes: Vectors,
+        contract: str,
+        k: int,
+        threshold: float | None,
+        assign_unique: bool,
+        asked: MetadataFilter,
+    ) -> tuple[list[Decision], Gallery]:
         live.ready()
         gallery = live.gallery
+        gallery_id = gallery.id
         self._fits(live, contract, probes)
-        asked = checks.metadata_filter(where or {})
         wanted = max(k, 2, len(probes) + 1 if assign_unique else 0)
         with self._database.reading() as tx:
             among = Among(*store.identities_having(tx, gallery_id, asked)) if asked else None
@@ -506,15 +536,16 @@ class GalleryService:
             else:
                 decided = [_named(decide(each, limit, margin, k=k)) for each in found]
             people = store.get_identities(tx, gallery_id, [i for _, i in decided if i is not None])
-        named = [d if i is None else replace(d, identity=people.get(i)) for d, i in decided]
-        self.audit.seen("identify", gallery_id, named, sustained=sustained)
-        return named, gallery
+        return [d if i is None else replace(d, identity=people.get(i)) for d, i in decided], gallery
 
     def nearest(self, gallery_id: str, vectors: Vectors, k: int) -> list[list[Candidate]]:
         """The k nearest identities of each probe (N, D), best first, without deciding anything."""
-        live = self._find(gallery_id)
-        with self._database.reading() as tx:
-            return candidates(live, tx, checks.probes(vectors), checks.top(k))
+
+        def search(live: LiveGallery) -> list[list[Candidate]]:
+            with self._database.reading() as tx:
+                return candidates(live, tx, checks.probes(vectors), checks.top(k))
+
+        return self._steadily(gallery_id, search)
 
     def verify(
         self,
@@ -529,9 +560,20 @@ class GalleryService:
 
         An `fpir` policy here promises that at most its target of wrong claims to this identity pass.
         """
-        live = self._find(gallery_id)
         probe = checks.probes(np.asarray(vector)[None])[0]
+
+        def compare(live: LiveGallery) -> Decision:
+            return self._verify(live, identity_id, probe, contract, threshold)
+
+        decision = self._steadily(gallery_id, compare)
+        self.audit.seen("verify", gallery_id, [decision], claimed=identity_id)
+        return decision
+
+    def _verify(
+        self, live: LiveGallery, identity_id: str, probe: Vectors, contract: str, threshold: float | None
+    ) -> Decision:
         gallery = live.gallery
+        gallery_id = gallery.id
         self._fits(live, contract, probe[None])
         with self._database.reading() as tx:
             owner = store.get_identity(tx, gallery_id, identity_id)
@@ -544,10 +586,7 @@ class GalleryService:
             nearest = int(numbers[np.argmax(faces @ probe)])
             face_id = store.found_faces(tx, gallery_id, [nearest])[nearest].face_id
         decision = decide([Candidate(identity_id, face_id, similarity)], limit, 0.0)
-        if decision.outcome == "match":
-            decision = replace(decision, identity=owner.identity)
-        self.audit.seen("verify", gallery_id, [decision], claimed=identity_id)
-        return decision
+        return replace(decision, identity=owner.identity) if decision.outcome == "match" else decision
 
     # Idempotency
 
@@ -604,6 +643,23 @@ class GalleryService:
         except StorageError:
             live.stale = True
             raise
+
+    def _steadily(self, gallery_id: str, work: Callable[[LiveGallery], T]) -> T:
+        """Do what reads a gallery; once more where another model's embeddings took over on the way."""
+        while True:
+            live = self._find(gallery_id)
+            before = live.contract
+            if before != CHANGING:
+                try:
+                    result = work(live)
+                except Exception:
+                    if live.contract == before:
+                        raise
+                else:
+                    if live.contract == before:
+                        return result
+            with live.writer:  # held until the change is complete
+                pass
 
     def _threshold(self, gallery: Gallery, comparisons: int, fixed: float | None = None) -> Threshold:
         if fixed is not None:

@@ -193,3 +193,35 @@ def test_an_empty_gallery_says_why_it_cannot_be_measured(client: httpx.Client, g
     assert (job["state"], job["error"]["code"]) == ("failed", "invalid_request")
     assert "no faces" in job["error"]["detail"]
     assert_problem(client.post("/v1/galleries/none/evaluation"), 404, "gallery_not_found")
+
+
+def test_another_model_takes_over(portrait: NDArray[np.uint8], archive: Path, tmp_path: Path) -> None:
+    from tests.server import serving, settings_for
+    from tests.toy import write_toy_model
+
+    for seed, name in enumerate(("one", "two")):
+        write_toy_model(tmp_path / "models", name, seed=seed)
+    probe = {"image": ("probe.jpg", photograph(portrait, 1, 7))}
+    with serving(settings_for(tmp_path, model="one")) as server:
+        client = server.client
+        path = "/v1/galleries/staff"
+        new = {"id": "staff", "keep_crops": True, "policy": {"type": "cosine", "value": 0.9}}
+        client.post("/v1/galleries", json=new).raise_for_status()
+        send(client, path, archive)
+        files = {"images": ("late.jpg", photograph(portrait, 5, 0))}
+        late = client.post(f"{path}/identities/late/faces", files=files, data={"create": "true"})
+        assert late.status_code == 201, late.text
+        missing = client.post(f"{path}/reembed", json={"model": "three"})
+        assert "one, two" in assert_problem(missing, 404, "model_not_found")["detail"]  # type: ignore[operator]
+        before = client.get(path).json()
+        job = finished(client, client.post(f"{path}/reembed", json={"model": "two"}).json())
+        assert job["state"] == "succeeded", job
+        after = client.get(path).json()
+        assert (after["faces"], after["contract"] != before["contract"]) == (7, True)
+        assert result(client, job, "comparison").json()["new"]["rank_one"]["value"] == 1
+        send(client, "/v1/galleries/default", archive)
+        refused = client.post("/v1/galleries/default/reembed", json={"model": "two"})
+        assert "keep_crops" in assert_problem(refused, 409, "crops_missing")["detail"]  # type: ignore[operator]
+    with serving(settings_for(tmp_path, model="two")) as server:
+        (face,) = server.client.post("/v1/galleries/staff/identify", files=probe).json()["faces"]
+        assert face["identity"]["id"] == "p1"

@@ -1,4 +1,4 @@
-"""Whole galleries, as jobs: import, export, evaluation."""
+"""Whole galleries, as jobs: import, export, evaluation, another model."""
 
 from functools import partial
 from typing import Any
@@ -7,10 +7,13 @@ import anyio
 import anyio.to_thread
 from fastapi import APIRouter, Response
 
+from app.api.body import json_schema, read_json
 from app.api.parts import ContextDep, GalleryId, OnceDep, Parts, PartsDep, problems
-from app.api.schemas_bulk import ImportOptions
+from app.api.problems import Problem
+from app.api.schemas_bulk import ImportOptions, ReembedRequest
 from app.api.schemas_jobs import Job, shown
 from app.api.upload import checked, save_upload
+from app.bulk.reembedding import check_crops
 from app.bulk.sources import open_source
 from app.gallery import portable
 from app.jobs import galleries as g
@@ -115,6 +118,34 @@ async def evaluate_gallery(gallery: GalleryId, parts: PartsDep, once: OnceDep) -
     return await once(
         b"", lambda: anyio.to_thread.run_sync(partial(_begin, parts, gallery, g.EVALUATION)), 202
     )
+
+
+@router.post(
+    "/reembed",
+    summary="Change a gallery's model",
+    status_code=202,
+    response_model=Job,
+    responses=problems(404, 408, 409, 413, 415, 422),
+    openapi_extra=json_schema(ReembedRequest),
+)
+async def reembed_gallery(
+    gallery: GalleryId, parts: PartsDep, context: ContextDep, once: OnceDep
+) -> Response:
+    """Embeds the gallery's crops with another model while the old one serves, compares both on the gallery's
+    own pairs, and lets the new embeddings take over in one write: what is enrolled meanwhile is taken along.
+    The gallery must have kept crops (`keep_crops`) of all its faces. The answer is a job with the artifact
+    `comparison`. Afterwards the service must serve the new model: set SPHEREID_MODEL and start it again."""
+    body = await read_json(context.request, ReembedRequest, context.limits)
+
+    def submit() -> Job:
+        if body.model not in parts.models:
+            known = ", ".join(sorted(parts.models))
+            raise Problem("model_not_found", f"there is no model {body.model!r} (there: {known})")
+        parts.gallery.get_gallery(gallery)
+        check_crops(parts.gallery, gallery)
+        return _begin(parts, gallery, g.REEMBED, **body.model_dump())
+
+    return await once(body.model_dump_json().encode(), lambda: anyio.to_thread.run_sync(submit), 202)
 
 
 def _begin(parts: Parts, gallery: str, kind: str, **params: Any) -> Job:

@@ -34,6 +34,7 @@ Artifact = Literal[
     "gallery",
     "evaluation",
     "chart",
+    "comparison",
 ]
 TYPES: Final = {
     ".json": "application/json",
@@ -148,7 +149,8 @@ async def get_result(
     """Of videos: `tracks` is JSON; `csv` a table of the same; `timeline` a PNG; `vtt` captions; `frames` JSON
     lines, one a frame; `video` the annotated MP4, which takes range requests; `crop` the best picture of a
     track. Of imports: `report` is JSON, `report_csv` a table, with a line for every file. Of exports:
-    `gallery` is Parquet. Of evaluations: `evaluation` is JSON, `chart` an SVG picture."""
+    `gallery` is Parquet. Of evaluations: `evaluation` is JSON, `chart` an SVG picture. Of changes of the
+    model: `comparison` is JSON."""
 
     def find() -> tuple[FilePath, str]:
         found = parts.jobs.get(job)

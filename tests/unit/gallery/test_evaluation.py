@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 
 from app.bulk.chart import evaluation_svg
 from app.gallery.errors import InvalidRequestError
-from app.gallery.evaluation import Evaluation, _in_turns, _rate, evaluate
+from app.gallery.evaluation import Evaluation, evaluate, in_turns, share
 from app.gallery.models import ORDINAL_BITS
 from app.gallery.service import GalleryService
 from app.gallery.types import CosinePolicy, GalleryRules, Vectors
@@ -113,19 +113,19 @@ def test_the_same_person_twice_is_pointed_out(service: GalleryService) -> None:
 
 def test_people_take_turns() -> None:
     numbers = np.concatenate([np.arange(n) + (p << ORDINAL_BITS) for p, n in enumerate((1, 2, 200))])
-    chosen = _in_turns(numbers, 5, seed=0) >> ORDINAL_BITS
+    chosen = in_turns(numbers, 5, seed=0) >> ORDINAL_BITS
     assert sorted(chosen[:3].tolist()) == [0, 1, 2]
     assert sorted(chosen[3:].tolist()) == [1, 2]
-    assert len(_in_turns(numbers, 999, seed=0)) == len(set(_in_turns(numbers, 999, seed=1).tolist())) == 203
+    assert len(in_turns(numbers, 999, seed=0)) == len(set(in_turns(numbers, 999, seed=1).tolist())) == 203
 
 
 def test_the_interval_is_wilsons() -> None:
     for events, count in ((10, 100), (1, 7), (49, 50)):
-        rate = _rate(events, count)
+        rate = share(events, count)
         wanted = binomtest(events, count).proportion_ci(0.95, method="wilson")
         assert rate is not None
         assert (rate.low, rate.high) == pytest.approx((wanted.low, wanted.high), abs=1e-4)
-    zero = _rate(0, 50)
+    zero = share(0, 50)
     assert zero is not None
     assert zero.low == 0 < zero.high < 0.1
 
