@@ -9,12 +9,13 @@ meets all of them alike. A ratio above 1 means that ours is faster.
 
 `_equal_settings`: all look for faces from 20 pixels, which is the references' default, and nobody looks
 twice. `_our_defaults`: ours looks for faces from 32 pixels and takes a second look at close-ups, the others
-as they come. `_cpu` counts processor time instead of time on the wall.
+as they come. `_one_thread`: equal settings, one thread each. `_cpu` counts processor time instead of time on the wall.
 """
 
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -55,11 +56,15 @@ def measure(
     result["median_ms_of_9_people"] = {
         name: median([each["seconds"] * 1e3 for each in given], 2) for name, given in many.items() if given
     }
+    alone, _ = _race(portraits(data, images)[: images // 3], peers, 1)
+    for peer in PEER_NAMES:
+        times = [[each["seconds"] for each in alone[name]] for name in (peer, EQUAL)]
+        result |= ratio(f"detector_vs_{peer}_one_thread", *times)
     return result | agreement(answers["facenet_pytorch"], answers[EQUAL])
 
 
 def _race(
-    images: list[Image], peers: Path, threads: int
+    images: Sequence[Image], peers: Path, threads: int
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
     python = peers / "bin" / "python"
     with stored(images) as file:
