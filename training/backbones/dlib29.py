@@ -4,13 +4,14 @@ from typing import Final, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from training.dlib.network import DlibNet
 from training.dlib.weights import EMBEDDING, SCALE
 
-CENTERED: Final = 0.65
-"""Share of the mean descriptor that is subtracted. None of it leaves the cosines of strangers near 0.9, where
-a margin has no room; all of it costs accuracy (docs/experiments.md)."""
+CENTERED: Final = 0.5
+"""Share of the mean that is subtracted from the unit-length descriptors. None of it leaves the cosines of
+strangers near 0.85, where a margin has no room; more of it costs accuracy (docs/experiments.md)."""
 
 _GAIN: Final = 10.0
 """Brings embeddings to the length that A-Softmax, whose logits are ‖x‖·cosθ, starts well with."""
@@ -22,7 +23,8 @@ class DlibBackbone(nn.Module):
     """King's network (dlib.net, 2017) from our pixels to an embedding for cosines.
 
     Input: (N, 3, 150, 150) float32, (p − 127.5)/128, RGB, aligned as dlib's chips are; other sizes work
-    too, as the network ends in a global mean. Output: (N, 128), dlib's descriptor less a share of its mean.
+    too, as the network ends in a global mean. Output: (N, 128), dlib's descriptor brought to length 1, less a
+    share of the mean of such descriptors.
     """
 
     shift: Tensor
@@ -46,10 +48,11 @@ class DlibBackbone(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(N, 3, H, W) to (N, 128)."""
-        described: Tensor = self.network(pixels * (128 * SCALE) + self.shift)
+        described = F.normalize(self.network(pixels * (128 * SCALE) + self.shift), dim=1)
         if self.training:
             with torch.no_grad():
                 self.mean.lerp_(described.float().mean(dim=0), _MOMENTUM if self.seen > 0 else 1.0)
                 self.seen += 1
         # A copy: the buffer changes in place before this step's gradient is taken.
-        return _GAIN * (described - CENTERED * self.mean.clone())
+        centered: Tensor = _GAIN * (described - CENTERED * self.mean.clone())
+        return centered

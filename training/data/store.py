@@ -60,9 +60,12 @@ def open_store(folder: Path, center: float = 1.0) -> FaceStore:
 
 
 def center_descriptors(descriptors: NDArray[np.float32], share: float = 1.0) -> NDArray[np.float32]:
-    """Subtract `share` of the mean and scale to a mean length of 1, so that cosines and squared errors mean
-    something."""
-    centred = descriptors - share * descriptors.mean(axis=0, keepdims=True)
+    """Bring (N, D) descriptors to length 1, subtract `share` of their mean, scale to a mean length of 1.
+
+    Lengths say how good a picture is, not who is on it: centering without the first step mixes the two.
+    """
+    unit = descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True)
+    centred = unit - share * unit.mean(axis=0, keepdims=True)
     scaled: NDArray[np.float32] = centred / np.linalg.norm(centred, axis=1).mean()
     return scaled
 
