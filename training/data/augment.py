@@ -28,7 +28,8 @@ def to_canvas(template: str, pool: int = 1) -> NDArray[np.float64]:
     onto_view = similarity_transforms(canvas[None], view)[0]
     matrix = np.linalg.inv(np.vstack([onto_view, [0, 0, 1]]))[:2]
     center_of_first = np.array([[pool, 0, (pool - 1) / 2], [0, pool, (pool - 1) / 2], [0, 0, 1]])
-    return matrix @ center_of_first
+    onto_canvas: NDArray[np.float64] = matrix @ center_of_first
+    return onto_canvas
 
 
 def center_view(canvases: NDArray[np.uint8], template: str, pool: int = 1) -> NDArray[np.uint8]:
