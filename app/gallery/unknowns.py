@@ -2,7 +2,7 @@
 names or discards them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol, cast
 
@@ -21,7 +21,8 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import Double
 
-from app.gallery import checks, store
+from app.gallery import audit, checks, store
+from app.gallery.audit import Event
 from app.gallery.database import Database
 from app.gallery.errors import InvalidRequestError, NotFoundError
 from app.gallery.models import FACES, Base, Sealed, UtcDateTime
@@ -152,6 +153,7 @@ class Unknowns:
             if rules.keep:
                 tx.execute(insert(INBOXES).values(gallery_id=gallery_id, most=rules.most, days=rules.days))
             gone = _prune(tx, gallery_id, rules)
+            audit.record(tx, [Event("unknowns.rules", gallery_id, details=asdict(rules))])
         self._wipe(gone)
         return rules
 
@@ -268,6 +270,7 @@ class Unknowns:
             if face_ids is not None:
                 _rows(tx, gallery_id, list(dict.fromkeys(face_ids)))
             gone = _delete(tx, gallery_id, face_ids)
+            audit.record(tx, [Event("unknowns.discard", gallery_id, details={"faces": gone})])
         return gone, self._wipe(gone)
 
     def _wipe(self, gone: int) -> bool:
