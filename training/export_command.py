@@ -6,7 +6,7 @@ import numpy as np
 from rich.console import Console
 
 from app.pipeline.manifest import save_manifest
-from training import calibrate
+from training import backbones, calibrate
 from training import card as cards
 from training import checkpoint as checkpoints
 from training.evaluation.inputs import held_out_embeddings
@@ -60,17 +60,16 @@ def export_model(
 
 def _summary(state: checkpoints.State) -> str:
     config = state.config
-    backbone = config.backbone
-    norm = "with batch norm" if backbone.batch_norm else "without batch norm"
-    pool = (
-        f" The crop is averaged {config.data.input_pool}×{config.data.input_pool} before the network."
-        if config.data.input_pool > 1
-        else ""
-    )
+    pool = config.data.input_pool
+    pooled = f" The crop is averaged {pool}×{pool} before the network." if pool > 1 else ""
+    losses = {
+        f"{config.head.name} on labelled faces": config.head.weight,
+        "regression to the teacher's descriptor": config.distill.weight,
+        "agreement with the teacher's cosines within a batch": config.distill.relation,
+    }
+    terms = ", ".join(f"{loss} (weight {weight:g})" for loss, weight in losses.items() if weight > 0)
     return (
-        f"{backbone.name} of width {backbone.width} {norm}, {backbone.embedding_size} outputs.{pool} "
-        f"Trained in {state.seconds / 3600:.1f} hours on two CPU cores shared with other work, "
-        f"{state.samples:,} faces seen in this phase (recipe `{config.name}`): {config.head.name} "
-        f"with weight {config.head.weight:g} on labelled faces, regression to the teacher's descriptor "
-        f"with weight {config.distill.weight:g}."
+        f"{backbones.describe(config.backbone)}.{pooled} Trained in {state.seconds / 3600:.1f} hours on two CPU "
+        f"cores shared with other work, {state.samples:,} faces seen in this phase (recipe `{config.name}`): "
+        f"{terms}."
     )

@@ -70,6 +70,19 @@ def build(config: BackboneConfig, input_size: tuple[int, int]) -> nn.Module:
     return builder(config, input_size)
 
 
+def describe(config: BackboneConfig) -> str:
+    """The backbone in words, for a model's card."""
+    if config.name == "dlib29":
+        from training.backbones.dlib29 import CENTERED
+
+        return (
+            "dlib's 29-convolution residual network (King, 2017), its 128 outputs brought to length 1 and "
+            f"{CENTERED:g} of their mean subtracted"
+        )
+    norm = "with batch norm" if config.batch_norm else "without batch norm"
+    return f"{config.name} of width {config.width} {norm}, {config.embedding_size} outputs"
+
+
 def multiply_adds(network: nn.Module, input_size: tuple[int, int]) -> int:
     """Multiply-accumulates of convolutions and linear layers for one (H, W) image, as papers count them.
 
