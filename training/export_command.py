@@ -69,7 +69,7 @@ def _summary(state: checkpoints.State) -> str:
     }
     terms = ", ".join(f"{loss} (weight {weight:g})" for loss, weight in losses.items() if weight > 0)
     return (
-        f"{backbones.describe(config.backbone)}.{pooled} Trained in {state.seconds / 3600:.1f} hours on "
-        f"two CPU cores shared with other work, {state.samples:,} faces seen in this phase (recipe `{config.name}`): "
-        f"{terms}."
+        f"{backbones.describe(config.backbone)}.{pooled} Trained in {state.seconds / 3600:.1f} hours on two "
+        f"CPU cores shared with other work, {state.samples:,} faces seen in this phase "
+        f"(recipe `{config.name}`): {terms}."
     )
