@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import detector, growth, pipeline, report, service
+from benchmarks import detector, growth, pipeline, report, service, training
 from benchmarks.images import DATA, ROOT
 from benchmarks.processes import PEERS, cores
 
@@ -47,7 +47,7 @@ def headline(parts: dict[str, Any]) -> dict[str, Any]:
     """The figures that were asked for, under the names that were asked for."""
     found: dict[str, Any] = {}
     for key, (part, name) in report.HEADLINE.items():
-        if part in parts:
+        if name in parts.get(part, {}):
             found[key] = parts[part][name]
             if (spread := parts[part].get(f"{name}_p10_p90")) is not None:
                 found[f"{key}_p10_p90"] = spread
@@ -59,7 +59,7 @@ def main() -> None:
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "parts", nargs="*", metavar="PART", help="detector, pipeline, service, growth; default: all"
+        "parts", nargs="*", metavar="PART", help="detector, pipeline, service, growth, training; default: all"
     )
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the shared face data")
     parser.add_argument("--peers", type=Path, default=PEERS, help="virtual environment with the peers")
@@ -72,6 +72,7 @@ def main() -> None:
         "pipeline": lambda: pipeline.measure(data, peers),
         "service": lambda: service.measure(data, requests=20_000 if given.full else 4_000),
         "growth": lambda: growth.measure(data),
+        "training": training.measure,
     }
     if unknown := set(given.parts) - set(measures):
         parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(measures)}")

@@ -9,7 +9,8 @@ meets all of them alike. A ratio above 1 means that ours is faster.
 
 `_equal_settings`: all look for faces from 20 pixels, which is the references' default, and nobody looks
 twice. `_our_defaults`: ours looks for faces from 32 pixels and takes a second look at close-ups, the others
-as they come. `_one_thread`: equal settings, one thread each. `_cpu` counts processor time instead of time on the wall.
+as they come. `_one_thread`: equal settings, one thread each. `_cpu` counts processor time instead of time on
+the wall.
 """
 
 import argparse

@@ -18,6 +18,7 @@ HEADLINE = {
     "errors_c16": ("service", "errors_c16"),
     "goodput_over_capacity": ("service", "goodput_over_capacity"),
     "rss_growth_mb": ("service", "rss_growth_mb"),
+    "training_loader_share": ("training", "training_loader_share"),
 }
 """Which part each of the figures at the top of the JSON comes from, and what it is called there."""
 
@@ -35,6 +36,7 @@ _ROWS = (
     ("… errors", "errors_c16", "0"),
     ("Answered at 4 times the capacity over answered below it", "goodput_over_capacity", "≥ 0.9"),
     ("Growth of the service's memory, MB", "rss_growth_mb", "< 50"),
+    ("Training: loading and augmentation over a step of the network", "training_loader_share", "< 0.1"),
 )
 
 _INTRO = """# Benchmarks
