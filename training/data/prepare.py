@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import tarfile
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -75,7 +76,8 @@ def prepare(
     """
     console = console or Console(stderr=True)
     cv2.setNumThreads(1)
-    banned = set(exclude.read_text(encoding="utf-8").split()) if exclude else set()
+    banned = _read_list(exclude) if exclude is not None else set()
+    descriptors = _Descriptors(teacher) if teacher is not None and teacher.suffix == ".npz" else None
     sources = sorted(_list(faces), key=lambda source: source.name)
     reasons = dict.fromkeys(banned, "excluded identity")
     if test_set is not None:
@@ -92,7 +94,6 @@ def prepare(
     dropped: dict[str, str] = {
         source.name: reasons[source.identity] for source in sources if source.identity in reasons
     }
-    descriptors = teacher if teacher is not None and teacher.suffix == ".npz" else None
     try:
         names = _fill(listed, out, _detecting() if raw else _canvas, dropped, console)
         if test_set is not None and test_set.model is not None:
@@ -115,6 +116,40 @@ def prepare(
     for reason, count in kinds.most_common():
         console.print(f"  {count} {reason}")
     return len(names)
+
+
+def _read_list(path: Path) -> set[str]:
+    try:
+        return set(path.read_text(encoding="utf-8").split())
+    except UnicodeDecodeError:
+        raise TrainingError(f"{path} is not UTF-8 text") from None
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be read: {error.strerror}") from None
+
+
+class _Descriptors:
+    """A teacher's descriptors by the name of the image. Raises TrainingError for a file that holds none."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                names, self._rows = stored["name"], stored["embedding"].astype(np.float32)
+        except KeyError:
+            raise TrainingError(f"{path} must hold `name` and `embedding`") from None
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise TrainingError(f"{path} cannot be read: {error}") from None
+        if len(names) != len(self._rows):
+            raise TrainingError(f"{path} has {len(names)} names for {len(self._rows)} descriptors")
+        self._path, self._row = path, {str(name): index for index, name in enumerate(names)}
+
+    def of(self, names: list[str]) -> NDArray[np.float32]:
+        """(N, D) rows, in this order."""
+        missing = [name for name in names if name not in self._row]
+        if missing:
+            raise TrainingError(
+                f"{self._path} has no descriptor of {len(missing)} images, the first is {missing[0]}"
+            )
+        return np.ascontiguousarray(self._rows[[self._row[name] for name in names]])
 
 
 def _drop_same_faces(
@@ -150,7 +185,8 @@ def _list(faces: Path) -> Iterator[Source]:
                         yield Source(member.name, path, path)
         except (OSError, tarfile.TarError) as error:
             raise TrainingError(
-                f"{path} is not a readable tar: {error}; fetch it again or move it away"
+                f"{path} is not a readable tar: {' '.join(str(error).split())}; "
+                "fetch it again or move it away"
             ) from None
     if tars:
         return
@@ -294,22 +330,13 @@ def _trim(temporary: Path, final: Path, count: int) -> None:
     temporary.replace(final)
 
 
-def _write_meta(out: Path, names: list[str], teacher: Path | None) -> None:
+def _write_meta(out: Path, names: list[str], descriptors: "_Descriptors | None") -> None:
     folders = [PurePosixPath(name).parent.name for name in names]
     known = sorted({folder for folder in folders if folder != UNLABELLED})
     number = {folder: _number(folder, index, known) for index, folder in enumerate(known)}
     identity = np.array([number.get(folder, -1) for folder in folders], dtype=np.int64)
-    if teacher is not None:
-        with np.load(teacher, allow_pickle=False) as stored:
-            row = {str(name): index for index, name in enumerate(stored["name"])}
-            missing = [name for name in names if name not in row]
-            if missing:
-                raise TrainingError(
-                    f"{teacher} has no descriptor of {len(missing)} images, the first is {missing[0]}"
-                )
-            np.save(
-                out / "teacher.npy", stored["embedding"][[row[name] for name in names]].astype(np.float32)
-            )
+    if descriptors is not None:
+        np.save(out / "teacher.npy", descriptors.of(names))
     np.savez(out / "meta.npz", name=np.array(names), identity=identity)
 
 

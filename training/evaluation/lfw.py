@@ -94,7 +94,9 @@ def open_images(source: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
                     assert file is not None
                     yield f"{name.parent.name}/{name.stem}", file.read
     except (OSError, tarfile.TarError) as error:
-        raise TrainingError(f"{source} is neither a folder nor a readable tar: {error}") from None
+        raise TrainingError(
+            f"{source} is neither a folder nor a readable tar: {' '.join(str(error).split())}"
+        ) from None
 
 
 def central_face(faces: list[Face], height: int, width: int) -> Face:

@@ -42,7 +42,9 @@ def photographs(source: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
                     assert file is not None
                     yield str(PurePosixPath(member.name)), file.read
     except (OSError, tarfile.TarError) as error:
-        raise TrainingError(f"{source} is neither a folder nor a readable tar: {error}") from None
+        raise TrainingError(
+            f"{source} is neither a folder nor a readable tar: {' '.join(str(error).split())}"
+        ) from None
 
 
 def person_of(name: str) -> str:
