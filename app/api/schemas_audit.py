@@ -12,7 +12,7 @@ class AuditEntry(Output):
     at: str = Field(description="UTC, ISO 8601.")
     actor: str = Field(
         description="`key:` with the first digits of the API key's SHA-256, `cli:` with the system's user, "
-        "`anonymous` where no key is wanted, or `service`.",
+        "`job:` with the job's id, `anonymous` where no key is wanted, or `service`.",
         examples=["key:9f86d081"],
     )
     request_id: str | None

@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
+from app.gallery.audit import acting
 from app.jobs.errors import InterruptedJobError, JobFailedError, JobNotFoundError, JobsFullError
 from app.jobs.store import JobStore
 from app.jobs.types import Failure, Job, JobHandler, JobProgress
@@ -193,7 +194,8 @@ class JobRunner:
         outcome: dict[str, Any]
         try:
             handler = self._handlers[job.kind]
-            result = handler(job, self._store.folder(job.id), report, canceled)
+            with acting(f"job:{job.id}"):
+                result = handler(job, self._store.folder(job.id), report, canceled)
             outcome = {"state": "succeeded", "result": dict(result)}
         except InterruptedJobError:
             if job.id not in self._cancel | self._delete:
