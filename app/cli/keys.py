@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from app.cli.console import err, note
+from app.cli.session import actor
 from app.settings import Settings
 
 
@@ -30,6 +31,7 @@ def rotate_key(
     from rich.progress import Progress
 
     from app.gallery import encryption
+    from app.gallery.audit import acting
     from app.gallery.database import Database
     from app.gallery.encryption import forget_snapshots
     from app.gallery.folder import FolderLock
@@ -52,7 +54,8 @@ def rotate_key(
         total = encryption.count(database)
         with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
             task = progress.add_task("Encrypting" if new else "Decrypting", total=total)
-            encryption.rotate(database, old, new, lambda done: progress.advance(task, done))
+            with acting(actor()):
+                encryption.rotate(database, old, new, lambda done: progress.advance(task, done))
         forget_snapshots(settings.data_dir)
         scrubbed = database.scrub()
     finally:

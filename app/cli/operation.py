@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from app.cli.console import err, note
+from app.cli.session import actor
 from app.settings import Settings
 
 
@@ -17,12 +18,16 @@ def snapshot(
     The file holds one moment: every write that was answered before, none that comes after. `sphereid restore`
     brings it back. Models, jobs and settings are not in it.
     """
+    from app.gallery import audit
     from app.gallery.backup import backup
     from app.gallery.database import Database
 
     database = Database.existing(Settings().database)
     try:
-        with err.status(f"Writing {file.name}"):
+        with err.status(f"Writing {file.name}"), audit.acting(actor()):
+            database.upgrade()
+            with database.writing() as tx:
+                audit.record(tx, [audit.Event("snapshot")])
             backup(database, file)
     finally:
         database.close()
@@ -39,11 +44,12 @@ def restore(
 
     The file is checked first; where it is damaged, nothing changes.
     """
+    from app.gallery.audit import acting
     from app.gallery.backup import restore as put_back
     from app.wiring import open_gallery
 
     settings = Settings()
-    with err.status(f"Restoring {file.name}"):
+    with err.status(f"Restoring {file.name}"), acting(actor()):
         put_back(file, settings.database, settings.data_dir, replace=replace)
         service = open_gallery(settings)
         galleries = service.list_galleries(limit=500).items

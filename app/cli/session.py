@@ -118,12 +118,12 @@ def session(settings: Settings | None = None) -> Iterator[Session]:
         yield Session(settings, engine, FacePipeline(engine.detector, batcher), stack)
 
 
-def _user() -> str:
-    """For the audit log; a container may run under a number that has no name."""
+def actor() -> str:
+    """Who is at the terminal, for the audit log; a container may run under a number that has no name."""
     try:
-        return getpass.getuser()
+        return f"cli:{getpass.getuser()}"
     except (KeyError, OSError, ImportError):
-        return str(os.getuid())
+        return f"cli:{os.getuid()}"
 
 
 @contextmanager
@@ -134,7 +134,7 @@ def gallery(settings: Settings | None = None) -> Iterator["GalleryService"]:
 
     service = open_gallery(settings or Settings())
     try:
-        with acting(f"cli:{_user()}"):
+        with acting(actor()):
             yield service
     finally:
         service.close()

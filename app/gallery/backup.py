@@ -46,7 +46,7 @@ def restore(source: Path, database_url: str, data_dir: Path, *, replace: bool = 
     part = database.file.with_name(database.file.name + ".part")
     try:
         if database.file.exists() and not replace:
-            raise StorageError(f"{database.file.name} exists; ask to replace it if it may be lost")
+            raise StorageError(f"{database.file.name} exists: it is given up only with --replace")
         shutil.copyfile(source, part)
         _sync(part)
         # The old log must not meet the new file, and the old indexes hold faces that it may not have.
