@@ -1,5 +1,8 @@
 """Every vector is compared."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +21,21 @@ _BLOCK = 1024
 _SCAN = 1 << 18
 """Vectors in one matrix product: bounds the similarities in memory, at 32 queries to 32 MiB."""
 
+_FEW = 4
+"""Queries up to which a pass over memory for each beats a matrix product for all."""
+
+_SHARE = 1 << 22
+"""Bytes of vectors below which another thread costs more than it saves."""
+
 
 class FlatIndex:
     """`VectorIndex` over FAISS's flat codes: float32 (`flat`), half precision (`flat-fp16`) or a byte a
     number (`flat-sq8`). The vectors lie in FAISS's memory and go to disk through it.
 
-    The float32 scan is one matrix product per block of vectors on NumPy's BLAS, which uses every core for a
-    single query too; FAISS spreads queries over cores, not vectors, and takes twice as long for one (measured
-    by `benchmarks/gallery.py`). A removed vector's place is taken by the last one, so a delete moves one row.
+    A float32 scan for few queries shares the vectors out among the cores and runs FAISS's inner products over
+    each share, which keeps up with the memory; FAISS's own search spreads queries over cores, not vectors.
+    For many queries it is a matrix product per block of vectors. `benchmarks/gallery.py` compares it with a
+    plain sweep over the same bytes. A removed vector's place is taken by the last one, so a delete moves one row.
     """
 
     exact = True
@@ -85,7 +95,7 @@ class FlatIndex:
         rows = self._codes().view(np.float32)
         found: list[tuple[Similarities, NDArray[np.intp]]] = []
         for start in range(0, len(rows), _SCAN):
-            similarities = queries @ rows[start : start + _SCAN].T
+            similarities = inner_products(queries, rows[start : start + _SCAN])
             best = largest(similarities, k)
             found.append((np.take_along_axis(similarities, best, axis=1), best + start))
         similarities = np.concatenate([s for s, _ in found], axis=1)
@@ -126,6 +136,38 @@ class FlatIndex:
             return np.empty((0, width), np.uint8)
         flat = faiss.rev_swig_ptr(self._index.codes.data(), len(self) * width)
         return np.asarray(flat).reshape(len(self), width)
+
+
+def inner_products(queries: Vectors, rows: Vectors) -> Similarities:
+    """(Q, D) and (N, D) float32, both contiguous -> (Q, N)."""
+    if len(queries) > _FEW:
+        return queries @ rows.T
+    found = np.empty((len(queries), len(rows)), np.float32)
+    shares = max(1, min(_cores(), rows.nbytes // _SHARE))
+    edges = np.linspace(0, len(rows), shares + 1).astype(int).tolist()
+
+    def work(share: int) -> None:
+        part = rows[edges[share] : edges[share + 1]]
+        for query, out in zip(queries, found[:, edges[share] : edges[share + 1]], strict=True):
+            faiss.fvec_inner_products_ny(
+                faiss.swig_ptr(out), faiss.swig_ptr(query), faiss.swig_ptr(part), rows.shape[1], len(part)
+            )
+
+    others = [_threads().submit(work, share) for share in range(1, shares)]
+    work(0)
+    for other in others:
+        other.result()
+    return found
+
+
+@cache
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max(1, _cores() - 1), thread_name_prefix="scan")
 
 
 def largest(similarities: Similarities, k: int) -> NDArray[np.intp]:

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.gallery.index import flat
 from app.gallery.index.flat import FlatIndex, largest
-from app.gallery.index.kinds import load_index
+from app.gallery.index.kinds import Kind, empty_index, load_index
 from app.gallery.index.oracle import OracleIndex
 from app.gallery.index.ports import VectorIndex
 from tests.unit.gallery.conftest import unit
@@ -73,3 +74,27 @@ def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "index").write_bytes(b"IxFI" + b"\x00" * 40)
     with pytest.raises(RuntimeError):
         load_index(tmp_path / "index")
+
+
+@pytest.mark.parametrize("queries", [1, 2, 4, 5, 33])
+@pytest.mark.parametrize("n", [1, 7, 20_000])
+@pytest.mark.parametrize("cores", [1, 2, 5])
+def test_inner_products_are_the_same_however_they_are_shared_out(
+    queries: int, n: int, cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flat, "_cores", lambda: cores)
+    monkeypatch.setattr(flat, "_SHARE", 1 << 16)
+    a, b = unit(queries, 64, 1), unit(n, 64, 2)
+    np.testing.assert_allclose(flat.inner_products(a, b), a.astype(np.float64) @ b.T, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["flat", "flat-sq8", "hnsw"])
+def test_saving_leaves_an_index_the_owner_of_its_memory(kind: Kind, tmp_path: Path) -> None:
+    # FAISS's wrapper gives the memory away with `named.index = ...`; nobody would free it then.
+    index = empty_index(kind, 32, unit(2000, 32), 2000)
+    index.add(np.arange(2000), unit(2000, 32))
+    for _ in range(3):
+        index.save(tmp_path / "index")
+        assert index._index.this.own()  # type: ignore[attr-defined]
+        assert index.search(unit(1, 32, 9), 1)[1].shape == (1, 1)
+    assert len(load_index(tmp_path / "index")) == 2000
