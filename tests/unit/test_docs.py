@@ -31,7 +31,7 @@ def test_every_command_in_the_documents_exists(repo_root: Path) -> None:
 
     commands = set(get_command(app).commands)  # type: ignore[attr-defined]
     for document in documents(repo_root):
-        for name in re.findall(r"^(?:\.venv/bin/)?sphereid ([a-z]+)", document.read_text(), re.M):
+        for name in re.findall(r"^(?:\.venv/bin/)?sphereid ([a-z-]+)", document.read_text(), re.M):
             assert name in commands, (document.name, name)
 
 
