@@ -128,7 +128,7 @@ async function drawSettings(place, signal) {
   swap(place, h("details", { class: "card" }, h("summary", {}, `Settings (${plural(items.length, "setting")}, ${changed.length} not the default)`),
     h("div", { class: "scroll-x", tabindex: 0, role: "region", "aria-label": "Settings" }, h("table", {},
       h("thead", {}, h("tr", {}, ["Setting", "Value", "Default", "What it does"].map((name) => h("th", { scope: "col" }, name)))),
-      h("tbody", {}, items.map((each) => h("tr", {}, h("td", {}, h("code", {}, each.variable)),
+      h("tbody", {}, items.map((each) => h("tr", {}, h("td", { class: "nowrap" }, h("code", {}, each.variable)),
         h("td", {}, each.value === each.default ? each.value : h("strong", {}, each.value)), h("td", { class: "muted" }, each.default), h("td", {}, each.description))))))));
 }
 
