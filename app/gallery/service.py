@@ -419,7 +419,7 @@ class GalleryService:
                 self._fits(live, contract, vectors)
             if contract is not None and duplicates != "ignore":
                 owners = [(person.id, str(face.id)) for person in people for face in person.faces]
-                limit = self._threshold(live.gallery, live.size()).value
+                limit = self._threshold(live.gallery, live.size() + len(vectors)).value
                 with self._database.reading() as tx:
                     nearest = candidates(live, tx, vectors, 2)
                 others = bulk.resembling(nearest, vectors, [owner for owner, _ in owners], limit)

@@ -35,7 +35,8 @@ class FlatIndex:
     A float32 scan for few queries shares the vectors out among the cores and runs FAISS's inner products over
     each share, which keeps up with the memory; FAISS's own search spreads queries over cores, not vectors.
     For many queries it is a matrix product per block of vectors. `benchmarks/gallery.py` compares it with a
-    plain sweep over the same bytes. A removed vector's place is taken by the last one, so a delete moves one row.
+    plain sweep over the same bytes. A removed vector's place is taken by the last one, so a delete moves one
+    row.
     """
 
     exact = True
