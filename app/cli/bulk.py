@@ -276,7 +276,12 @@ def reembed_gallery(
         fnirs = [percent(point["fnir"]) if point["measured"] else "too few" for point in points]
         rows.append((name, percent(done[name].get("rank_one")), *fnirs))
     table(None, ["embeddings", "rank one", "FNIR at FPIR 0.1", "at 0.03", "at 0.01"], rows)
-    verdict = done["verdict"].replace("_", " ")
+    verdict = {
+        "better": "the new model tells these people apart better",
+        "worse": "the new model tells these people apart less well",
+        "alike": "both tell these people apart alike",
+        "too_small": "too few strangers to compare them by FNIR",
+    }[done["verdict"]]
     if done["exchanged"]:
         note(f"{verdict}; {done['faces']} faces of {gallery_id} hold embeddings of {model} now")
         note(f"serve it from here on: SPHEREID_MODEL={model}")
