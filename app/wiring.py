@@ -15,10 +15,10 @@ if TYPE_CHECKING:  # these pull in ONNX Runtime, OpenCV and FAISS; `sphereid --h
     from app.gallery.vault import Vault
     from app.jobs.types import JobHandler
     from app.jobs.video import VideoJobs
+    from app.monitors.runner import MonitorRunner
     from app.pipeline.decode import DecodeLimits
     from app.pipeline.embed import OnnxEmbedder
     from app.pipeline.ports import FaceDetector
-    from app.monitors.runner import MonitorRunner
     from app.video.live import Live
 
 

@@ -30,7 +30,9 @@ class GalleryMatcher:
         """Decisions for (N, D) float32 rows of L2 norm 1, each by itself; N may be 0."""
         if not len(vectors):
             return ()
-        decisions, _ = self._service.identify(self._gallery_id, vectors, self._contract, k=_CANDIDATES, sustained=True)
+        decisions, _ = self._service.identify(
+            self._gallery_id, vectors, self._contract, k=_CANDIDATES, sustained=True
+        )
         return decisions
 
     def identities(self, ids: Sequence[str]) -> Mapping[str, Identity]:
