@@ -77,7 +77,7 @@ def roc(genuine: Array, impostor: Array, marks: Mapping[float, float]) -> str:
             axes.plot(list(marks), list(marks.values()), "o", color=_IMPOSTOR, label="table")
         axes.set_xscale("log")
         axes.set_xlim(0.8 / len(impostor), 1)
-        axes.set_ylim(max(0.0, float(tar.min()) - 0.05), 1.005)
+        axes.set_ylim(max(0.0, float(low.min()) - 0.02), 1.01)
         axes.legend(loc="lower right", frameon=False)
     return str(made.svg)
 

@@ -110,22 +110,30 @@ def test_sphereface4_learns_a_hypersphere(tmp_path: Path) -> None:
     assert accuracy_on_strangers(embedder.embed, crops, identity) > 0.72
 
 
+def small_shard(source: Path, target: Path, *, people: int, images: int) -> None:
+    """The first images of the first people of a tar of GROUP/IDENTITY/IMAGE."""
+    seen: dict[str, int] = {}
+    target.parent.mkdir(parents=True)
+    with tarfile.open(source) as whole, tarfile.open(target, "w") as part:
+        for member in whole:
+            person = Path(member.name).parent.name
+            if not member.isfile() or person == "unlabelled":
+                continue
+            if seen.setdefault(person, 0) < images and len(seen) <= people:
+                seen[person] += 1
+                part.addfile(member, whole.extractfile(member))
+
+
 @pytest.mark.slow
 @pytest.mark.data
-def test_sphereface4_learns_from_a_real_shard(tmp_path: Path, shared_data: Path) -> None:
-    shard = tmp_path / "shards" / "celebrities.tar"
-    shard.parent.mkdir()
-    shard.symlink_to(shared_data / "train" / "celebrities.tar")
+def test_sphereface4_learns_from_a_small_real_shard(tmp_path: Path, shared_data: Path) -> None:
+    shard = tmp_path / "shards" / "some.tar"
+    small_shard(shared_data / "train" / "celebrities.tar", shard, people=70, images=40)
     prepare(shard.parent, tmp_path / "store", console=QUIET)
-    config = recipe(
-        tmp_path / "store",
-        augment={"flip": True, "shift": 3},
-        backbone={"width": 16},
-        optimizer={"samples": 40000, "batch_size": 64},
-    )
+    config = recipe(tmp_path / "store", augment={"flip": True, "shift": 3}, optimizer={"samples": 16000})
     embedder, canvases, identity = trained(config, tmp_path / "run")
     crops = center_view(canvases, "112x96")
     before = accuracy_on_strangers(pixels, crops, identity)
     after = accuracy_on_strangers(embedder.embed, crops, identity)
     print(f"pixels {before:.3f}, trained {after:.3f}")
-    assert after > before
+    assert after > max(0.58, before + 0.02)
