@@ -19,6 +19,9 @@ EVERY_S = 1.0
 MOST = 10_000
 """Entries that may wait; who brings one more writes them first."""
 
+BATCH = 200
+"""Entries in one transaction: writes to galleries wait for it."""
+
 
 class WatchLog:
     """A thread that writes what was identified, once a second. A process that is killed loses the entries of
@@ -101,14 +104,16 @@ class WatchLog:
         with self._writing:
             with self._lock:
                 events, self._waiting = self._waiting, []
-            if events:
-                try:
+            done = 0
+            try:
+                while done < len(events):
                     with self._database.writing() as tx:
-                        audit.record(tx, events)
-                except BaseException:
-                    with self._lock:
-                        self._waiting = events + self._waiting
-                    raise
+                        audit.record(tx, events[done : done + BATCH])
+                    done += BATCH
+            except BaseException:
+                with self._lock:
+                    self._waiting = events[done:] + self._waiting
+                raise
             self._note()
 
     def _note(self) -> None:
