@@ -107,7 +107,7 @@ def reembed(
         if not ids:
             break
     tell("compare", 0, 1)
-    comparison = (
+    comparison: dict[str, Any] = (
         compare(service, gallery_id, shadow) if ids else {"old": {}, "new": {}, "verdict": "too_small"}
     )
     document = {

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from app.gallery.index.ports import Keys, Similarities, sink
 from app.gallery.types import Vectors
 
+_faiss: Any = faiss  # its stubs lag behind it
+
 _CODECS = {"flat-fp16": faiss.ScalarQuantizer.QT_fp16, "flat-sq8": faiss.ScalarQuantizer.QT_8bit}
 
 _BLOCK = 1024
@@ -150,7 +152,7 @@ def inner_products(queries: Vectors, rows: Vectors) -> Similarities:
     def work(share: int) -> None:
         part = rows[edges[share] : edges[share + 1]]
         for query, out in zip(queries, found[:, edges[share] : edges[share + 1]], strict=True):
-            faiss.fvec_inner_products_ny(
+            _faiss.fvec_inner_products_ny(
                 faiss.swig_ptr(out), faiss.swig_ptr(query), faiss.swig_ptr(part), rows.shape[1], len(part)
             )
 
