@@ -93,7 +93,7 @@ def quantize_model(
     record = record.model_copy(
         update={
             "accuracy_loss": accuracies.loss,
-            "speedup": min(timing.speedup for timing in timings),
+            "speedup": timings[0].speedup,
             "protocol": protocol,
         }
     )

@@ -135,5 +135,5 @@ def test_sphereface4_learns_from_a_small_real_shard(tmp_path: Path, shared_data:
     crops = center_view(canvases, "112x96")
     before = accuracy_on_strangers(pixels, crops, identity)
     after = accuracy_on_strangers(embedder.embed, crops, identity)
-    print(f"pixels {before:.3f}, trained {after:.3f}")
-    assert after > max(0.58, before + 0.02)
+    # 61.5 and 76.2 % were measured.
+    assert after > max(0.68, before)
