@@ -75,8 +75,8 @@ class Quantized(_Record):
 
     It stands for the same embedding space, so its embeddings may be compared with those of the fp32 file:
     accuracy_loss is the larger of what pairs lose when both sides are int8 and when one side is fp32, as a
-    share of pairs (0.002 is 0.2 percentage points; negative is a gain). speedup: how many times as fast on one
-    thread, at batch 8. protocol, command: on what, and what measures it again.
+    share of pairs (0.002 is 0.2 percentage points; negative is a gain). speedup: how many times as fast on
+    one thread, at batch 8. protocol, command: on what, and what measures it again.
     """
 
     file: str = Field(default="model.int8.onnx", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")

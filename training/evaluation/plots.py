@@ -51,10 +51,10 @@ def _figure(title: str, x: str, y: str) -> Any:
 
 
 def roc_points(genuine: Array, impostor: Array, most: int = 600) -> tuple[Array, Array]:
-    """(K,) false and true accept rates over all thresholds, rising; accept means similarity ≥ threshold.
+    """(K,) false accept rates, rising, and the highest true accept rate at each; accept means similarity ≥
+    threshold.
 
-    The part that plots show is kept: one point per distinct impostor similarity, at most about `most`,
-    evenly on the logarithm of the rate.
+    One point per distinct impostor similarity, at most about `most`, evenly on the logarithm of the rate.
     """
     high = np.sort(impostor)[::-1]
     count = len(high)
@@ -62,7 +62,9 @@ def roc_points(genuine: Array, impostor: Array, most: int = 600) -> tuple[Array,
     if len(last) > most:
         wanted = np.geomspace(1, count, most)
         last = np.unique(last[np.clip(np.searchsorted(last + 1, wanted), 0, len(last) - 1)])
-    accepted = len(genuine) - np.searchsorted(np.sort(genuine), high[last], side="left")
+    # The threshold may fall until the next impostor would be accepted.
+    following = np.append(high, -np.inf)[last + 1]
+    accepted = len(genuine) - np.searchsorted(np.sort(genuine), following, side="right")
     return (last + 1) / count, accepted / len(genuine)
 
 
