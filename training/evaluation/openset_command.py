@@ -45,7 +45,8 @@ def evaluate_openset(
     rows.append(("rank-1 identification of mated probes", percent(result["rank1"]["mean"]), ""))
     mated = np.concatenate([search.mated for search in searches])
     others = np.concatenate([search.non_mated for search in searches])
-    levels = np.geomspace(max(1 / len(searches[0].non_mated), 1e-4), 1, 80)
+    fewest = min(len(search.non_mated) for search in searches)
+    levels = np.geomspace(max(1 / fewest, 1e-4), 1, 80)
     lines = [(levels, np.array([1 - search.fnir_at(level)[0] for level in levels])) for search in searches]
     thresholds = {f"FPIR {k}": v["threshold"] for k, v in result["fnir_at_fpir"].items()}
     drawn = (
