@@ -15,6 +15,7 @@ from sqlalchemy import (
     Row,
     Select,
     Text,
+    bindparam,
     case,
     delete,
     func,
@@ -47,6 +48,18 @@ _FACE_COLUMNS = tuple(c for c in FACES.c if c.name != "vector")
 
 BATCH = 500
 """Values in one IN (...): SQLite and PostgreSQL both take it."""
+
+# What every identification asks for, built once: building a statement takes longer than running it.
+_IDENTITIES_BY_ID = select(IDENTITIES).where(
+    IDENTITIES.c.gallery_id == bindparam("gallery"), IDENTITIES.c.id.in_(bindparam("ids", expanding=True))
+)
+_FACES_BY_NUMBER = (
+    select(FACES.c.number, FACES.c.id, FACES.c.identity_number, IDENTITIES.c.id)
+    .join(IDENTITIES, IDENTITIES.c.number == FACES.c.identity_number)
+    .where(
+        FACES.c.number.in_(bindparam("numbers", expanding=True)), FACES.c.gallery_id == bindparam("gallery")
+    )
+)
 
 
 def now() -> datetime:
@@ -205,8 +218,8 @@ def get_identity(tx: Connection, gallery_id: str, identity_id: str) -> NumberedI
 def get_identities(tx: Connection, gallery_id: str, ids: Sequence[str]) -> dict[str, Identity]:
     found: dict[str, Identity] = {}
     for some in _batches(ids):
-        query = select(IDENTITIES).where(IDENTITIES.c.gallery_id == gallery_id, IDENTITIES.c.id.in_(some))
-        found |= {row.id: _identity(row) for row in tx.execute(query)}
+        rows = tx.execute(_IDENTITIES_BY_ID, {"gallery": gallery_id, "ids": some})
+        found |= {row.id: _identity(row) for row in rows}
     return found
 
 
@@ -393,12 +406,8 @@ def found_faces(tx: Connection, gallery_id: str, numbers: Sequence[int]) -> dict
     """The faces of these numbers that are still there."""
     found: dict[int, Found] = {}
     for some in _batches(sorted(set(numbers))):
-        query = (
-            select(FACES.c.number, FACES.c.id, FACES.c.identity_number, IDENTITIES.c.id)
-            .join(IDENTITIES, IDENTITIES.c.number == FACES.c.identity_number)
-            .where(FACES.c.number.in_(some), FACES.c.gallery_id == gallery_id)
-        )
-        found |= {row[0]: Found(*row) for row in tx.execute(query)}
+        rows = tx.execute(_FACES_BY_NUMBER, {"gallery": gallery_id, "numbers": some})
+        found |= {row[0]: Found(*row) for row in rows}
     return found
 
 

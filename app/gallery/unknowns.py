@@ -14,6 +14,7 @@ from sqlalchemy import (
     ForeignKey,
     String,
     Table,
+    bindparam,
     delete,
     insert,
     select,
@@ -63,6 +64,7 @@ class UnknownRow(Base):
 
 INBOXES = cast(Table, InboxRow.__table__)
 UNKNOWNS = cast(Table, UnknownRow.__table__)
+_INBOX = select(INBOXES).where(INBOXES.c.gallery_id == bindparam("gallery"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +297,7 @@ def cluster(vectors: Vectors, threshold: float) -> NDArray[np.int64]:
 
 
 def _rules(tx: Connection, gallery_id: str) -> InboxRules:
-    row = tx.execute(select(INBOXES).where(INBOXES.c.gallery_id == gallery_id)).first()
+    row = tx.execute(_INBOX, {"gallery": gallery_id}).first()
     return InboxRules() if row is None else InboxRules(True, row.most, row.days)
 
 
