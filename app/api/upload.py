@@ -74,6 +74,17 @@ async def save_upload(
     return Saved(form.fields, file_name(form.name), form.size, form.hash.digest())
 
 
+def form(field: str, options: type[Input]) -> dict[str, Any]:
+    """`openapi_extra` of a route that takes the file `field` and the fields of `options` beside it."""
+    fields = options.model_json_schema(ref_template="#/components/schemas/{model}")["properties"]
+    schema = {
+        "type": "object",
+        "required": [field],
+        "properties": {field: {"type": "string", "format": "binary"}} | fields,
+    }
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
 def checked(options: type[OptionsT], saved: Saved) -> OptionsT:
     """The fields of an upload as `options`. Raises Problem 422."""
     try:

@@ -12,7 +12,7 @@ from app.api.parts import ContextDep, GalleryId, OnceDep, Parts, PartsDep, probl
 from app.api.problems import Problem
 from app.api.schemas_bulk import ImportOptions, ReembedRequest
 from app.api.schemas_jobs import Job, shown
-from app.api.upload import checked, save_upload
+from app.api.upload import checked, form, save_upload
 from app.bulk.reembedding import check_crops
 from app.bulk.sources import open_source
 from app.gallery import portable
@@ -21,12 +21,6 @@ from app.jobs import imports
 from app.jobs.video import UPLOAD
 
 router = APIRouter(prefix="/v1/galleries/{gallery}", tags=["whole galleries"])
-_FORM = {
-    "type": "object",
-    "required": ["file"],
-    "properties": {"file": {"type": "string", "format": "binary"}}
-    | ImportOptions.model_json_schema(ref_template="#/components/schemas/{model}")["properties"],
-}
 
 
 @router.post(
@@ -35,7 +29,7 @@ _FORM = {
     status_code=202,
     response_model=Job,
     responses=problems(400, 404, 408, 409, 413, 415, 422),
-    openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
+    openapi_extra=form("file", ImportOptions),
 )
 async def import_gallery(gallery: GalleryId, parts: PartsDep, context: ContextDep, once: OnceDep) -> Response:
     """Upload a tar or zip archive of photographs, or a Parquet file that an export wrote, in the field

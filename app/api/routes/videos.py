@@ -5,17 +5,11 @@ from fastapi import APIRouter, Response
 
 from app.api.parts import ContextDep, OnceDep, PartsDep, problems
 from app.api.schemas_jobs import Job, VideoOptions, shown
-from app.api.upload import checked, save_upload
+from app.api.upload import checked, form, save_upload
 from app.jobs.video import KIND, UPLOAD
 from app.video.reader import VideoReader
 
 router = APIRouter(prefix="/v1/videos", tags=["videos and jobs"])
-_FORM = {
-    "type": "object",
-    "required": ["video"],
-    "properties": {"video": {"type": "string", "format": "binary"}}
-    | VideoOptions.model_json_schema(ref_template="#/components/schemas/{model}")["properties"],
-}
 
 
 @router.post(
@@ -24,7 +18,7 @@ _FORM = {
     status_code=202,
     response_model=Job,
     responses=problems(400, 404, 408, 409, 413, 415, 422),
-    openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
+    openapi_extra=form("video", VideoOptions),
 )
 async def analyze_video(parts: PartsDep, context: ContextDep, once: OnceDep) -> Response:
     """Upload a video; the answer is a job. Watch it at `/v1/jobs/{job}/events`, and fetch the annotated
