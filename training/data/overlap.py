@@ -42,9 +42,14 @@ class HeldOutSet:
 
 
 def plain(name: str) -> str:
-    """A name without case, accents, or what separates its words: `José_Ángel` and `jose angel` are one."""
-    split = unicodedata.normalize("NFKD", name.casefold())
-    return "".join(c for c in split if c.isalnum())
+    """A name without case, accents, or what separates its words: `José_Ángel` and `jose angel` are one.
+
+    Folded twice, since a compatibility form can hide a capital (Unicode §3.13, D146: `ᴬ` becomes `A`).
+    """
+    folded = unicodedata.normalize("NFD", name)
+    for _ in range(2):
+        folded = unicodedata.normalize("NFKD", folded.casefold())
+    return "".join(c for c in folded if c.isalnum())
 
 
 def same_names(identities: Iterable[str], test: Iterable[str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rich.console import Console
@@ -28,6 +28,7 @@ def test_names_are_compared_without_case_accents_and_separators() -> None:
 
 
 @given(st.text(max_size=20))
+@example("ᴬ\N{SQUARE MB}\N{COMBINING GREEK YPOGEGRAMMENI}")
 def test_a_plain_name_is_its_own_plain_name(name: str) -> None:
     assert plain(plain(name)) == plain(name)
     assert plain(f" {name}_") == plain(name)
