@@ -7,11 +7,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -19,7 +15,8 @@ from app.gallery.errors import StorageError
 from app.gallery.locks import ReadWriteLock
 from app.gallery.vault import Vault
 
-MIGRATIONS = Path(__file__).parent / "migrations"
+REVISIONS = Path(__file__).parent / "migrations" / "versions"
+"""One file a version of the schema, `NNNN_subject.py`; Alembic's revision is the number."""
 
 BUSY_TIMEOUT_MS = 10_000
 
@@ -103,20 +100,17 @@ class Database:
 
     def upgrade(self) -> None:
         """Bring the schema to this version's; StorageError where a newer version wrote the database."""
-        config = Config()
-        config.set_main_option("script_location", str(MIGRATIONS))
-        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+        newest = max(file.name[:4] for file in REVISIONS.glob("[0-9]*.py"))
         with _as_storage_error():
-            with self.engine.connect() as connection:
-                current = MigrationContext.configure(connection).get_current_revision()
-            if current is not None and current not in known:
-                raise StorageError(
-                    f"the database was written by a newer SphereID (schema {current}); upgrade SphereID or "
-                    "restore an older snapshot"
-                )
-            with self.writing() as connection:
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
+            with self.reading() as connection:
+                current = _revision(connection)
+            if current != newest:
+                from app.gallery.schema import (
+                    migrate,
+                )  # Alembic takes a tenth of a start that seldom needs it
+
+                with self.writing() as connection:
+                    migrate(connection, _revision(connection))
 
     def scrub(self) -> bool:
         """Empty SQLite's write-ahead log, which may still hold what was deleted. It needs a moment without
@@ -173,6 +167,14 @@ def _speak_sqlite(engine: Engine) -> None:
 
     event.listen(engine, "connect", connected)
     event.listen(engine, "begin", begun)
+
+
+def _revision(connection: Connection) -> str | None:
+    """The schema's version, where Alembic keeps it; None in a database without tables."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return revision
 
 
 @contextmanager

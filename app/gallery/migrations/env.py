@@ -1,4 +1,4 @@
-"""Alembic's entry: runs on the connection that `Database.upgrade` hands over, in its transaction."""
+"""Alembic's entry: runs on the connection that `app.gallery.schema` hands over, in its transaction."""
 
 from alembic import context
 

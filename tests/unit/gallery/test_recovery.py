@@ -2,14 +2,18 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
-from app.gallery.database import Database
+from app.gallery.database import REVISIONS, Database
 from app.gallery.errors import StorageError
 from app.gallery.live import LiveGallery
 from app.gallery.models import Base
@@ -157,6 +161,33 @@ def test_migrations_make_exactly_the_models(tmp_path: Path) -> None:
         context = MigrationContext.configure(tx, opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
     database.close()
+
+
+def test_the_newest_migration_is_the_one_with_the_highest_number(tmp_path: Path) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(REVISIONS.parent))
+    chain = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
+    assert chain == sorted((file.name[:4] for file in REVISIONS.glob("[0-9]*.py")), reverse=True)
+    url = f"sqlite:///{tmp_path}/g.db"
+    database = Database(url)
+    database.upgrade()
+    with database.writing() as tx:
+        assert tx.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == chain[0]
+        tx.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(StorageError, match="newer SphereID"):
+        database.upgrade()
+    database.close()
+
+
+def test_a_database_that_is_up_to_date_opens_without_alembic(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/g.db")
+    database.upgrade()
+    database.close()
+    code = (
+        "import sys\nfrom app.gallery.database import Database\n"
+        f"Database('sqlite:///{tmp_path}/g.db').upgrade()\nassert 'alembic' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_sqlite_is_set_to_lose_nothing(tmp_path: Path) -> None:
