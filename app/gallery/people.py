@@ -1,0 +1,115 @@
+"""Who is in a gallery: its identities, and the faces that they have."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from app.gallery import checks, store, writes
+from app.gallery.registry import Registry
+from app.gallery.types import DeleteReceipt, Identity, MetadataFilter, Page, StoredFace
+from app.gallery.writes import Keyed
+
+
+class People(Registry):
+    """The part of `GalleryService` that lists, changes and deletes identities and faces."""
+
+    def create_identity(
+        self,
+        gallery_id: str,
+        id: str | None,
+        name: str | None,
+        metadata: Mapping[str, Any],
+        *,
+        keyed: Keyed[Identity] | None = None,
+    ) -> Identity:
+        """ConflictError `identity_exists`."""
+        identity_id = checks.slug(id, "identity") if id is not None else checks.new_id()
+        called, details = checks.name(name, identity_id), checks.metadata(metadata)
+        live = self._find(gallery_id)
+        return self._write(
+            live, lambda tx: writes.create_identity(tx, gallery_id, identity_id, called, details), keyed
+        )
+
+    def get_identity(self, gallery_id: str, identity_id: str) -> Identity:
+        """NotFoundError `identity_not_found`, here and wherever an identity is named."""
+        with self._reading(gallery_id) as tx:
+            return store.get_identity(tx, gallery_id, identity_id).identity
+
+    def identities(self, gallery_id: str, ids: Sequence[str]) -> dict[str, Identity]:
+        """Those of the ids that exist."""
+        with self._reading(gallery_id) as tx:
+            return store.get_identities(tx, gallery_id, list(dict.fromkeys(ids)))
+
+    def list_identities(
+        self,
+        gallery_id: str,
+        *,
+        cursor: str | None = None,
+        limit: int = 50,
+        name: str | None = None,
+        where: MetadataFilter | None = None,
+    ) -> Page[Identity]:
+        """In the order of their creation; `name`: only those whose name contains it, in any case of letters;
+        `where`: only those with these members in their metadata."""
+        wanted = checks.metadata_filter(where or {})
+        with self._reading(gallery_id) as tx:
+            return store.list_identities(tx, gallery_id, cursor, checks.limit(limit), name, wanted)
+
+    def update_identity(
+        self,
+        gallery_id: str,
+        identity_id: str,
+        *,
+        name: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        keyed: Keyed[Identity] | None = None,
+    ) -> Identity:
+        """Change what is given; `metadata` replaces the whole."""
+        live = self._find(gallery_id)
+        return self._write(
+            live, lambda tx: writes.update_identity(tx, gallery_id, identity_id, name, metadata), keyed
+        )
+
+    def delete_identity(
+        self, gallery_id: str, identity_id: str, *, keyed: Keyed[DeleteReceipt] | None = None
+    ) -> DeleteReceipt:
+        """Remove the identity and its faces from the database, the index, the snapshot and the log."""
+        live = self._find(gallery_id)
+        receipt = self._write(live, lambda tx: writes.delete_identity(tx, gallery_id, identity_id), keyed)
+        return replace(receipt, scrubbed=self._maintenance.scrub() if receipt.faces else True)
+
+    def merge_identities(
+        self, gallery_id: str, into: str, source: str, *, keyed: Keyed[Identity] | None = None
+    ) -> Identity:
+        """Two identities turn out to be one person: `into` gets the faces of `source`, which then is gone.
+        Name and metadata of `into` stay, face ids too."""
+        live = self._find(gallery_id)
+        return self._write(live, lambda tx: writes.merge_identities(tx, gallery_id, into, source), keyed)
+
+    def list_faces(
+        self, gallery_id: str, identity_id: str, *, cursor: str | None = None, limit: int = 50
+    ) -> Page[StoredFace]:
+        """In the order of their enrollment."""
+        with self._reading(gallery_id) as tx:
+            owner = store.get_identity(tx, gallery_id, identity_id)
+            return store.list_faces(tx, owner, cursor, checks.limit(limit))
+
+    def get_face(self, gallery_id: str, identity_id: str, face_id: str) -> StoredFace:
+        """NotFoundError `face_not_found_in_gallery`."""
+        with self._reading(gallery_id) as tx:
+            return store.find_face(tx, store.get_identity(tx, gallery_id, identity_id), face_id)[1]
+
+    def delete_face(
+        self,
+        gallery_id: str,
+        identity_id: str,
+        face_id: str,
+        *,
+        keyed: Keyed[DeleteReceipt] | None = None,
+    ) -> DeleteReceipt:
+        """Remove one face; its identity stays."""
+        live = self._find(gallery_id)
+        receipt = self._write(
+            live, lambda tx: writes.delete_face(tx, gallery_id, identity_id, face_id), keyed
+        )
+        return replace(receipt, scrubbed=self._maintenance.scrub())
