@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from app import __version__
@@ -38,13 +39,15 @@ def create_app(settings: Settings) -> FastAPI:
             app.state.failure = error  # `sphereid serve` says it in one line
             raise
 
-    app = FastAPI(
+    app = FastAPIOffline(  # its page of documentation loads nothing from elsewhere
         title="SphereID",
         version=__version__,
         lifespan=lifespan,
         docs_url="/docs" if settings.docs else None,
         redoc_url=None,
         redirect_slashes=False,
+        static_url="/static/docs",
+        favicon_url="/static/favicon.svg",
     )
     app.add_middleware(
         RequestContext,

@@ -20,7 +20,9 @@ def locked(
         yield running
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/openapi.json", "/docs"])
+@pytest.mark.parametrize(
+    "path", ["/healthz", "/readyz", "/openapi.json", "/docs", "/static/docs/swagger-ui.css"]
+)
 def test_open_to_everybody(locked: Running, path: str) -> None:
     assert locked.client.get(path).status_code == 200
 

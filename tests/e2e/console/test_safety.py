@@ -177,3 +177,9 @@ def test_pages_without_routes_are_not_offered(open_page: Opener, api: httpx.Clie
     offered = page.locator("#nav a").all_inner_texts()
     assert {"Identify", "Verify", "Gallery", "System"} <= set(offered)
     assert not {"Video", "Jobs"} & set(offered)
+
+
+def test_the_documentation_asks_nobody_else(open_page: Opener) -> None:
+    page = open_page("/docs")
+    expect(page.locator(".opblock-summary-path").first).to_be_visible()
+    expect(page.get_by_text("/v1/verify", exact=True).first).to_be_visible()
