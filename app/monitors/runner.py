@@ -16,7 +16,7 @@ from app.monitors.allowed import Allowed
 from app.monitors.errors import MonitorError
 from app.monitors.store import MonitorStore
 from app.monitors.types import Monitor, State, Status, Told, Webhook
-from app.monitors.webhook import Deliverer, Pending
+from app.monitors.webhook import Deliverer
 from app.video.errors import VideoError
 from app.video.live import LiveSession
 from app.video.presence import Event
@@ -76,12 +76,12 @@ class MonitorRunner:
 
     def start(self) -> None:
         """Go on with the monitors of earlier. One that the settings do not allow any more says so."""
-        for monitor, pending in self._store.load():
+        for monitor in self._store.load():
             with self._lock:
-                self._begin(monitor, pending)
+                self._begin(monitor)
 
     def stop(self) -> None:
-        """End all; events that wait for a webhook are kept for the next start."""
+        """End all; events that wait for a webhook are delivered after the next start."""
         self._stopping = True
         with self._lock:
             watches = list(self._watches.values())
@@ -144,7 +144,7 @@ class MonitorRunner:
                     "SPHEREID_MONITORS__MOST",
                 )
             self._store.save(monitor)
-            self._begin(monitor, [])
+            self._begin(monitor)
         return monitor
 
     def list(self) -> Sequence[Monitor]:
@@ -169,11 +169,12 @@ class MonitorRunner:
     def delete(self, monitor_id: str) -> None:
         """Stop it and forget it, with the events that its webhook did not take."""
         watched = self._find(monitor_id)
-        with self._lock:
-            self._watches.pop(monitor_id, None)
-            self._store.delete(monitor_id)
         watched.stopped.set()
-        self._end(watched, keep=False)
+        self._end(watched)
+        with self._lock:
+            if self._watches.get(monitor_id) is watched:
+                del self._watches[monitor_id]
+                self._store.delete(monitor_id)
 
     def _find(self, monitor_id: str) -> _Watch:
         with self._lock:
@@ -182,13 +183,14 @@ class MonitorRunner:
             raise MonitorError("monitor_not_found", f"there is no monitor {monitor_id!r}")
         return watched
 
-    def _begin(self, monitor: Monitor, pending: Sequence[Pending]) -> None:
-        deliverer = None if monitor.webhook is None else Deliverer(monitor.webhook, pending)
+    def _begin(self, monitor: Monitor) -> None:
+        hook = monitor.webhook
+        deliverer = None if hook is None else Deliverer(hook, self._store.outbox(monitor.id))
         watched = _Watch(monitor, deliverer)
         self._watches[monitor.id] = watched
         try:
-            if monitor.webhook is not None:
-                self._allowed.check_webhook(monitor.webhook.url)
+            if hook is not None:
+                self._allowed.check_webhook(hook.url)
             self._allowed.check_source(monitor.source)
         except MonitorError as error:  # the settings became stricter
             watched.state, watched.detail = "failed", str(error)
@@ -203,13 +205,11 @@ class MonitorRunner:
         )
         watched.thread.start()
 
-    def _end(self, watched: _Watch, *, keep: bool = True) -> None:
+    def _end(self, watched: _Watch) -> None:
         if watched.thread is not None:
             watched.thread.join(15)
         if watched.deliverer is not None:
-            pending = watched.deliverer.stop()
-            if keep:
-                self._store.save(watched.monitor, pending)
+            watched.deliverer.stop()
 
     def _work(self, watched: _Watch) -> None:
         monitor = watched.monitor

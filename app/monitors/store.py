@@ -1,16 +1,17 @@
-"""Monitors on disk: one file each, readable by nobody else, for it may hold a camera's password."""
+"""Monitors on disk: a file each, and one with what its webhook has not taken yet. Nobody else can read them,
+for they may hold a camera's password."""
 
 import json
 import logging
 import os
-from collections.abc import Sequence
+import sqlite3
 from dataclasses import asdict, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from app.monitors.outbox import Outbox
 from app.monitors.types import Monitor, Webhook
-from app.monitors.webhook import Pending, packed
 
 log = logging.getLogger(__name__)
 
@@ -21,25 +22,24 @@ class MonitorStore:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def load(self) -> list[tuple[Monitor, list[Pending]]]:
-        """Every monitor with the events that its webhook did not take yet, oldest first."""
+    def load(self) -> list[Monitor]:
+        """Every monitor, oldest first. Removes outboxes whose monitor is gone: unfinished deletes."""
         found = []
         for path in sorted(self._root.glob("*.json")):
             try:
                 record = json.loads(path.read_text(encoding="utf-8"))
-                pending = [Pending(**each) for each in record.pop("pending")]
-                found.append((_monitor(record), pending))
+                found.append(_monitor(record))
             except (OSError, ValueError, TypeError, KeyError):
                 log.warning("monitor %s has an unreadable record and is left alone", path.stem)
-        return sorted(found, key=lambda each: (each[0].created_at, each[0].id))
+        for outbox in self._root.glob("*.outbox"):
+            if not outbox.with_suffix(".json").exists():
+                outbox.unlink()
+        return sorted(found, key=lambda each: (each.created_at, each.id))
 
-    def save(self, monitor: Monitor, pending: Sequence[Pending] = ()) -> None:
+    def save(self, monitor: Monitor) -> None:
         """On return it survives a power cut."""
         self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        record = asdict(monitor) | {
-            "created_at": monitor.created_at.isoformat(),
-            "pending": packed(list(pending)),
-        }
+        record = asdict(monitor) | {"created_at": monitor.created_at.isoformat()}
         path = self._path(monitor.id)
         temporary = path.with_suffix(".tmp")
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -49,8 +49,23 @@ class MonitorStore:
             os.fsync(file.fileno())
         temporary.replace(path)
 
+    def outbox(self, monitor_id: str) -> Outbox:
+        """The events that wait for the webhook of a saved monitor."""
+        path = self._path(monitor_id).with_suffix(".outbox")
+        try:
+            return Outbox(path)
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:
+            log.warning("the outbox of monitor %s is damaged: it is set aside, a new one begun", monitor_id)
+            path.replace(path.with_suffix(".outbox-damaged"))
+            return Outbox(path)
+
     def delete(self, monitor_id: str) -> None:
-        self._path(monitor_id).unlink(missing_ok=True)
+        """Remove a monitor with its outbox, which must be closed."""
+        path = self._path(monitor_id)
+        for suffix in (".json", ".outbox", ".outbox-journal", ".outbox-damaged"):
+            path.with_suffix(suffix).unlink(missing_ok=True)
 
     def _path(self, monitor_id: str) -> Path:
         return self._root / f"{monitor_id}.json"

@@ -1,38 +1,42 @@
-"""Delivers events to a webhook: one after another, each until it is taken or given up."""
+"""Delivers events to a webhook: one after another, each at least once, until it is taken or given up."""
 
 import json
 import logging
+import sqlite3
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from typing import Any, Final
 
 from app.monitors import signing
+from app.monitors.outbox import Outbox, Pending
 from app.monitors.types import Deliveries, Webhook
 
 FIRST_WAIT: Final = 1.0
 LONGEST_WAIT: Final = 300.0
 """Seconds before an event is tried again: four times as long with each try, up to the longest."""
-TRIES: Final = 8
-"""After so many an event is given up: about a quarter of an hour of silence."""
+OLDEST: Final = 86_400.0
+"""Seconds after which an event is given up that nobody took."""
+REFUSALS: Final = 8
+"""Tries after which an event is given up that the receiver answers with 4xx: it will never take this one."""
 MOST_WAITING: Final = 1000
 """Events that may wait; beyond them the oldest are given up."""
 TIMEOUT: Final = 10.0
+_BUSY: Final = frozenset({408, 425, 429})
+"""Answers 4xx that mean: not now."""
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Pending:
-    """An event on its way. id: the same for every try. tries: that have failed."""
+class Fault:
+    """Why a try failed. refused: the receiver is there and does not want this event."""
 
-    id: str
-    body: str
-    tries: int = 0
+    reason: str
+    refused: bool = False
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -42,80 +46,99 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 class Deliverer:
-    """The webhook of one monitor, in a thread of its own. `status` may be read from any thread."""
+    """The webhook of one monitor, in a thread of its own. `status` may be read from any thread.
 
-    def __init__(self, hook: Webhook, pending: Sequence[Pending] = ()) -> None:
+    Events are in the outbox before `put` returns: a process that is killed delivers them after its next
+    start, with the ids that they had. One whose answer it did not live to see arrives twice.
+    """
+
+    def __init__(self, hook: Webhook, outbox: Outbox) -> None:
         self._hook = hook
-        self._queue = deque(pending)
+        self._outbox = outbox
         self._changed = threading.Condition()
+        """Guards the outbox and the status."""
         self._stopped = threading.Event()
-        self._status = Deliveries()
+        self._status = Deliveries(waiting=len(outbox))
         self._opener = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({}))
         self._thread = threading.Thread(target=self._run, name="webhook", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> list[Pending]:
-        """End; what was not delivered yet. A try that is under way may still arrive: receivers know an event
-        that comes twice by its id."""
+    def stop(self) -> None:
+        """End; what was not delivered yet stays in the outbox. A try that is under way may still arrive:
+        receivers know an event that comes twice by its id."""
         self._stopped.set()
         with self._changed:
             self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join(TIMEOUT + 1)
-        return list(self._queue)
+        with self._changed:
+            self._outbox.close()
 
     @property
     def status(self) -> Deliveries:
         with self._changed:
-            return replace(self._status, waiting=len(self._queue))
+            return self._status
 
     def put(self, delivery: str, body: Mapping[str, Any]) -> None:
-        """Queue an event."""
+        """Queue an event; on return it survives the end of this process."""
         with self._changed:
-            self._queue.append(Pending(delivery, json.dumps(body, ensure_ascii=False)))
-            while len(self._queue) > MOST_WAITING:
-                self._queue.popleft()
-                self._count(dead=1, last_error="too many events were waiting")
+            try:
+                self._outbox.add(delivery, json.dumps(body, ensure_ascii=False))
+                self._tidy()
+            except sqlite3.Error as error:
+                log.warning("an event for a webhook could not be kept: %s", error)
+                self._count(dead=1, last_error="the event could not be kept: the disk failed or is full")
             self._changed.notify_all()
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            with self._changed:
-                while not self._queue and not self._stopped.is_set():
-                    self._changed.wait()
-                if self._stopped.is_set():
-                    return
-                first = self._queue[0]
-            error = self._send(first)
-            with self._changed:
-                waits = self._settle(first, error)
-            if waits:
-                self._stopped.wait(waits)
+            try:
+                with self._changed:
+                    first = self._next()
+                if first is not None:
+                    fault = self._send(first)
+                    with self._changed:
+                        self._settle(first, fault)
+            except sqlite3.Error as error:
+                log.warning("the events that wait for a webhook cannot be read: %s", error)
+                self._stopped.wait(LONGEST_WAIT)
 
-    def _settle(self, event: Pending, error: str | None) -> float:
-        """Count a try; how long to wait before the next one."""
-        mine = bool(self._queue) and self._queue[0].id == event.id  # else it was given up meanwhile
-        if error is None:
+    def _next(self) -> Pending | None:
+        """Wait for an event that is due; None when there may be one now."""
+        self._tidy()
+        first = self._outbox.first()
+        rest = None if first is None else min(first.due - time.time(), LONGEST_WAIT)
+        if self._stopped.is_set() or (rest is not None and rest <= 0):
+            return None if self._stopped.is_set() else first
+        self._changed.wait(rest)
+        return None
+
+    def _settle(self, event: Pending, fault: Fault | None) -> None:
+        """Count a try, and say when the next one comes."""
+        if fault is None:
+            self._outbox.remove(event.id)
             self._count(delivered=1)
-            if mine:
-                self._queue.popleft()
-            return 0.0
-        failed = replace(event, tries=event.tries + 1)
-        if failed.tries >= TRIES:
-            log.warning("a webhook did not take an event in %d tries: %s", TRIES, error)
-            self._count(dead=1, last_error=error)
-            if mine:
-                self._queue.popleft()
-            return 0.0
-        self._count(retries=1, last_error=error)
-        if mine:
-            self._queue[0] = failed
-        return float(min(FIRST_WAIT * 4**event.tries, LONGEST_WAIT))
+        elif fault.refused and event.tries + 1 >= REFUSALS:
+            log.warning("a webhook refused an event %d times: %s", REFUSALS, fault.reason)
+            self._count(dead=self._outbox.remove(event.id), last_error=fault.reason)
+        else:
+            wait = min(FIRST_WAIT * 4 ** min(event.tries, 20), LONGEST_WAIT)
+            self._outbox.failed(event.id, time.time() + wait)
+            self._count(retries=1, last_error=fault.reason)
+        self._recount()
 
-    def _send(self, event: Pending) -> str | None:
-        """Try once; None where the receiver took it, else why not."""
+    def _tidy(self) -> None:
+        """Give up what is too old or too much."""
+        if gone := self._outbox.drop(before=time.time() - OLDEST, most=MOST_WAITING):
+            log.warning("%d events for a webhook were given up: too old, or too many waited", gone)
+            reason = "events were given up: nobody took them in time, or too many waited"
+            self._count(dead=gone, last_error=reason)
+        self._recount()
+
+    def _send(self, event: Pending) -> Fault | None:
+        """Try once; None where the receiver took it."""
         body = event.body.encode()
         signed = signing.headers(self._hook.secret, event.id, int(time.time()), body)
         request = urllib.request.Request(
@@ -126,18 +149,18 @@ class Deliverer:
         )
         try:
             with self._opener.open(request, timeout=TIMEOUT) as answer:
-                return None if 200 <= answer.status < 300 else f"it answered {answer.status}"
+                return None if 200 <= answer.status < 300 else Fault(f"it answered {answer.status}")
         except urllib.error.HTTPError as error:
             with error:
-                return f"it answered {error.code}"
+                refused = 400 <= error.code < 500 and error.code not in _BUSY
+                return Fault(f"it answered {error.code}", refused)
         except (OSError, HTTPException, ValueError) as error:
-            return f"it could not be reached ({type(getattr(error, 'reason', None) or error).__name__})"
+            kind = type(getattr(error, "reason", None) or error).__name__
+            return Fault(f"it could not be reached ({kind})")
 
     def _count(self, *, last_error: str | None = None, **more: int) -> None:
         counted = {name: getattr(self._status, name) + count for name, count in more.items()}
         self._status = replace(self._status, **counted, last_error=last_error or self._status.last_error)
 
-
-def packed(pending: list[Pending]) -> list[dict[str, Any]]:
-    """As JSON keeps it."""
-    return [asdict(each) for each in pending]
+    def _recount(self) -> None:
+        self._status = replace(self._status, waiting=len(self._outbox))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from app.monitors import signing, webhook
 from app.video import capture, presence
+from tests.e2e.process import service as process
 from tests.e2e.test_video import film
 from tests.server import Running, jpeg, serving, settings_for, until
 from tests.toy import write_toy_model
@@ -62,10 +63,11 @@ def filming(camera: Camera) -> Iterator[str]:
 
 
 class Receiver:
-    """Takes webhooks, after it has refused as many as `refuse`."""
+    """Takes webhooks, after it has refused as many as `refuse`; while `silent` it answers none."""
 
     def __init__(self, refuse: int = 0) -> None:
         self.refuse = refuse
+        self.silent = threading.Event()
         self.tries: list[tuple[dict[str, str], bytes]] = []
         self.taken: list[tuple[dict[str, str], bytes]] = []
 
@@ -81,6 +83,10 @@ def receiving(receiver: Receiver) -> Iterator[str]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             got = {name.lower(): value for name, value in self.headers.items()}, body
             refused = len(receiver.tries) < receiver.refuse
+            if receiver.silent.is_set():
+                receiver.tries.append(got)
+                until(lambda: not receiver.silent.is_set())
+                return
             self.send_response(503 if refused else 204)
             self.end_headers()
             receiver.tries.append(got)
@@ -208,17 +214,16 @@ def test_a_camera_is_watched_and_events_are_told(hasty: None, portrait: Pixels, 
 
 
 def test_a_monitor_goes_on_after_a_restart_and_delivers_what_waited(
-    hasty: None, portrait: Pixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hasty: None, portrait: Pixels, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(webhook, "TRIES", 10**9)
     camera, receiver = Camera(jpeg(film(portrait)[5])), Receiver(refuse=10**6)
     with filming(camera) as source, receiving(receiver) as hook:
         with service(tmp_path, portrait, sources=source, webhooks=hook) as first:
             body = {"id": "door", "source": source, "gallery": "cast", "rate": 30, "webhook": {"url": hook}}
             first.client.post("/v1/monitors", json=body).raise_for_status()
             until(lambda: len(receiver.tries) >= 1)
-        record = tmp_path / "data" / "monitors" / "door.json"
-        assert record.stat().st_mode & 0o077 == 0
+        for file in ("door.json", "door.outbox"):
+            assert (tmp_path / "data" / "monitors" / file).stat().st_mode & 0o077 == 0
         seen = receiver.tries[0][0]["webhook-id"]
         receiver.refuse = 0
         camera.picture = jpeg(film(portrait)[-1])
@@ -232,21 +237,30 @@ def test_a_monitor_goes_on_after_a_restart_and_delivers_what_waited(
             assert "SPHEREID_MONITORS__" in now["detail"]
 
 
-def test_an_event_that_nobody_takes_is_counted_as_dead(
-    hasty: None, portrait: Pixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(webhook, "TRIES", 3)
-    camera, receiver = Camera(jpeg(film(portrait)[5])), Receiver(refuse=10**6)
-    with (
-        filming(camera) as source,
-        receiving(receiver) as hook,
-        service(tmp_path, portrait, sources=source, webhooks=hook) as running,
-    ):
-        body = {"id": "door", "source": source, "gallery": "cast", "rate": 30, "webhook": {"url": hook}}
-        running.client.post("/v1/monitors", json=body).raise_for_status()
-        until(lambda: monitor(running.client)["deliveries"]["dead"] >= 1)
-        assert len(receiver.tries) >= 3
-        assert monitor(running.client)["deliveries"]["delivered"] == 0
+def test_a_service_that_is_killed_delivers_what_waited(portrait: Pixels, tmp_path: Path) -> None:
+    """Its event was refused once, and it dies before it sees that the next try was taken."""
+    write_toy_model(tmp_path / "models")
+    camera, receiver = Camera(jpeg(film(portrait)[5])), Receiver(refuse=1)
+    folders = tmp_path / "data", tmp_path / "models"
+    with filming(camera) as source, receiving(receiver) as hook:
+        rules = {"SPHEREID_MONITORS__SOURCES": source, "SPHEREID_MONITORS__WEBHOOKS": hook}
+        with process(*folders, **rules) as first, first.client() as client:
+            body = {"id": "door", "source": source, "rate": 10, "webhook": {"url": hook}}
+            secret = client.post("/v1/monitors", json=body).raise_for_status().json()["webhook"]["secret"]
+            until(lambda: len(receiver.tries) == 1)
+            receiver.silent.set()
+            until(lambda: len(receiver.tries) == 2)
+            first.kill()
+        receiver.silent.clear()
+        with process(*folders, **rules) as second, second.client() as client:
+            until(lambda: len(receiver.taken) >= 1)
+            until(lambda: monitor(client)["deliveries"]["delivered"] >= 1)
+    for headers, content in receiver.tries:
+        assert signing.verify(secret, headers, content, time.time())
+    assert {headers["webhook-id"] for headers, _ in receiver.tries[:3]} == {
+        receiver.taken[0][0]["webhook-id"]
+    }
+    assert len({content for _, content in receiver.tries[:3]}) == 1
 
 
 def test_a_file_is_watched_to_its_end_and_strangers_reach_the_inbox(
