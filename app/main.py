@@ -130,10 +130,11 @@ async def _running(settings: Settings, metrics: Metrics, admission: Admission) -
     metrics.watch_queue("requests_active", lambda: admission.active)
     metrics.watch_queue("embed_queue_faces", lambda: batcher.waiting)
     metrics.watch_galleries(sizes)
+    recognition = Recognition(engine, batcher, gallery, metrics, settings)
     try:
         yield Parts(
             settings=settings,
-            recognition=Recognition(engine, batcher, gallery, metrics, settings),
+            recognition=recognition,
             gallery=gallery,
             batcher=batcher,
             metrics=metrics,
@@ -148,5 +149,6 @@ async def _running(settings: Settings, metrics: Metrics, admission: Admission) -
     finally:
         await asyncio.to_thread(monitors.stop)
         await asyncio.to_thread(jobs.stop)
+        await asyncio.to_thread(recognition.close)
         await asyncio.to_thread(batcher.close)
         await asyncio.to_thread(gallery.close)

@@ -5,12 +5,10 @@ import hashlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated, Final, TypeVar
+from typing import Final, TypeVar
 
 import anyio.to_thread
-from fastapi import Header
 from pydantic import BaseModel
-from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.problems import Problem
@@ -49,20 +47,14 @@ class Once:
     Only successful answers are remembered: after an error the same key may try again.
     """
 
-    def __init__(
-        self,
-        request: Request,
-        idempotency_key: Annotated[
-            str | None,
-            Header(description="Makes a write repeatable: same key and request, same answer, one effect."),
-        ] = None,
-    ) -> None:
-        if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
+    def __init__(self, target: str, key: str | None, gallery: GalleryService, locks: KeyedLocks) -> None:
+        """target: method and path of the request. key: its `Idempotency-Key`. Raises Problem."""
+        if key is not None and not _KEY.fullmatch(key):
             raise Problem("invalid_request", "Idempotency-Key: 1 to 255 visible ASCII characters")
-        self._key = idempotency_key
-        self._target = f"{request.method} {request.url.path}".encode()
-        self._gallery: GalleryService = request.app.state.parts.gallery
-        self._locks: KeyedLocks = request.app.state.parts.locks
+        self._key = key
+        self._target = target.encode()
+        self._gallery = gallery
+        self._locks = locks
 
     async def __call__(
         self, content: bytes, write: Callable[[], Awaitable[BaseModel]], status: int = 200

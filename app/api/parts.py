@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from fastapi import Depends, Path, Query
+from fastapi import Depends, Header, Path, Query
 from starlette.requests import Request
 
 from app.api.admission import Admission
@@ -50,24 +50,40 @@ class Context:
     limits: Limits
 
 
-def _parts(request: Request) -> Parts:
+# FastAPI runs a dependency that is not `async` in a worker thread: that costs more than all of these do.
+
+
+async def _parts(request: Request) -> Parts:
     parts: Parts = request.app.state.parts
     return parts
 
 
-def _context(request: Request) -> Context:
+PartsDep = Annotated[Parts, Depends(_parts)]
+
+
+async def _context(request: Request, parts: PartsDep) -> Context:
     state = request.state
-    return Context(request, state.request_id, state.timings, _parts(request).settings.limits)
+    return Context(request, state.request_id, state.timings, parts.settings.limits)
 
 
-async def _admitted(request: Request) -> AsyncIterator[None]:
-    async with _parts(request).admission.enter():
+async def _admitted(parts: PartsDep) -> AsyncIterator[None]:
+    async with parts.admission.enter():
         yield
 
 
-PartsDep = Annotated[Parts, Depends(_parts)]
+async def _once(
+    request: Request,
+    parts: PartsDep,
+    idempotency_key: Annotated[
+        str | None,
+        Header(description="Makes a write repeatable: same key and request, same answer, one effect."),
+    ] = None,
+) -> Once:
+    return Once(f"{request.method} {request.url.path}", idempotency_key, parts.gallery, parts.locks)
+
+
 ContextDep = Annotated[Context, Depends(_context)]
-OnceDep = Annotated[Once, Depends()]
+OnceDep = Annotated[Once, Depends(_once)]
 ADMITTED = Depends(_admitted)
 """For routes that run the pipeline: one of a bounded number of places, taken before the body is read."""
 

@@ -1,14 +1,14 @@
 """What the image routes ask for: see an image, then name, compare or enroll its faces."""
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, Final, TypeVar
 
-import anyio
-import anyio.to_thread
 import numpy as np
 
 from app.api import schemas as s
@@ -75,10 +75,17 @@ class Recognition:
         self._gallery = gallery
         self._metrics = metrics
         self._settings = settings
-        self._slots = anyio.CapacityLimiter(settings.queues.in_flight)
-        self._searches = anyio.CapacityLimiter(max(4, 2 * settings.queues.in_flight))
+        # Workers of a pool go on with the next request by themselves; the event loop, which waits its turn
+        # among threads that compute, need not hand it to them.
+        self._lookers = ThreadPoolExecutor(settings.queues.in_flight, "look")
+        self._searchers = ThreadPoolExecutor(max(4, 2 * settings.queues.in_flight), "search")
         self._calibration = impostor_calibration(manifest)
         self.model: Final = s.ModelRef(name=manifest.name, contract=manifest.contract)
+
+    def close(self) -> None:
+        """Finish what runs. A second call does nothing."""
+        self._lookers.shutdown()
+        self._searchers.shutdown()
 
     async def see(
         self,
@@ -117,7 +124,7 @@ class Recognition:
             seen = Seen(decoded.width, decoded.height, faces, None, decoded if hold else None)
             return seen, np.stack(crops) if crops else np.empty((0, 1, 1, 3), np.uint8), took
 
-        seen, crops, took = await anyio.to_thread.run_sync(look, limiter=self._slots)
+        seen, crops, took = await asyncio.get_running_loop().run_in_executor(self._lookers, look)
         if embed:
             begun = perf_counter()
             vectors = await asyncio.wrap_future(self._batcher.submit(crops))
@@ -396,7 +403,8 @@ class Recognition:
         )
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await anyio.to_thread.run_sync(work, limiter=self._searches)
+        loop, context = asyncio.get_running_loop(), contextvars.copy_context()  # which says who is acting
+        return await loop.run_in_executor(self._searchers, context.run, work)
 
     async def _timed(self, work: Callable[[], T], timings: Timings, stage: str = "search") -> T:
         start = perf_counter()

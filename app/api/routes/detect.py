@@ -1,9 +1,10 @@
 """Find faces."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
 from app.api.admission import until_gone
 from app.api.body import body_schema, read_images
+from app.api.once import answer
 from app.api.parts import ADMITTED, ContextDep, PartsDep, problems
 from app.api.schemas import DetectAnswer, DetectRequest, FindOptions
 
@@ -13,10 +14,13 @@ router = APIRouter(prefix="/v1/detect", tags=["faces"], dependencies=[ADMITTED])
 @router.post(
     "",
     summary="Find the faces of an image",
+    response_model=DetectAnswer,
     responses=problems(400, 408, 413, 415, 422),
     openapi_extra=body_schema(FindOptions, DetectRequest),
 )
-async def detect(parts: PartsDep, context: ContextDep) -> DetectAnswer:
+async def detect(parts: PartsDep, context: ContextDep) -> Response:
     """Boxes, landmarks, scores and quality of every face, largest first; no face gives an empty list."""
     body = await read_images(context.request, FindOptions, DetectRequest, context.limits)
-    return await until_gone(context.request, parts.recognition.detect(body, context.id, context.timings))
+    return answer(
+        await until_gone(context.request, parts.recognition.detect(body, context.id, context.timings))
+    )

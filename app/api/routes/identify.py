@@ -1,9 +1,10 @@
 """Name the faces of an image."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
 from app.api.admission import until_gone
 from app.api.body import body_schema, read_images
+from app.api.once import answer
 from app.api.parts import ADMITTED, ContextDep, GalleryId, PartsDep, problems
 from app.api.schemas import IdentifyAnswer, IdentifyOptions, IdentifyRequest
 
@@ -15,13 +16,16 @@ router = APIRouter(
 @router.post(
     "",
     summary="Who is on the image",
+    response_model=IdentifyAnswer,
     responses=problems(400, 404, 408, 409, 413, 415, 422),
     openapi_extra=body_schema(IdentifyOptions, IdentifyRequest),
 )
-async def identify(gallery: GalleryId, parts: PartsDep, context: ContextDep) -> IdentifyAnswer:
+async def identify(gallery: GalleryId, parts: PartsDep, context: ContextDep) -> Response:
     """A decision for every face: `match`, `unknown`, `ambiguous` or `rejected`, with the similarity, the
     threshold and the nearest candidates. No face gives an empty list."""
     body = await read_images(context.request, IdentifyOptions, IdentifyRequest, context.limits)
-    return await until_gone(
-        context.request, parts.recognition.identify(gallery, body, context.id, context.timings)
+    return answer(
+        await until_gone(
+            context.request, parts.recognition.identify(gallery, body, context.id, context.timings)
+        )
     )
