@@ -101,7 +101,7 @@ def test_tiles_change_nothing(cascade: Cascade, portrait: NDArray[np.uint8]) -> 
     scale = 1.2
     size = int(200 * scale + 1)
     regression, probability = reference.forward("pnet", reference.area_resize(image, size, size)[None])
-    cells, heads = cascade._scan(AreaSampler(image), [scale])[0]
+    cells, heads, _ = cascade._scan(AreaSampler(image), [scale])
     expected = np.argwhere(probability[0] >= 0.6)
     order = np.lexsort((cells[:, 0], cells[:, 1]))
     np.testing.assert_array_equal(cells[order], expected[:, ::-1])

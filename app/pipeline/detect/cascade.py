@@ -4,30 +4,41 @@ Rules and constants are those of facenet-pytorch; see `boxes` for the arithmetic
 """
 
 import math
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 import numpy as np
 import onnxruntime as ort
 
 from app.pipeline.detect.boxes import Indices, cells_to_boxes, nms, regress, square
-from app.pipeline.detect.pyramid import AreaSampler, Tile, level_tiles, pyramid_scales
+from app.pipeline.detect.pyramid import AreaSampler, level_tiles, pyramid_scales
 from app.pipeline.detect.weights import Net
 from app.pipeline.types import FloatArray
 
 _TILE_CELLS = 80
-_RNET_BATCH, _ONET_BATCH = 128, 32
-"""All crops of a stage go in one run a thread, or in several of this many where a crowd would need much
-memory. Smaller runs would fit the processor's cache, but cost more to start than that gives."""
+_CROPS: dict[Net, tuple[int, int, int]] = {"rnet": (24, 128, 5), "onet": (48, 32, 15)}
+"""Side of a crop, most crops in one run, outputs for a crop. All crops of a stage go in one run a thread, or
+in several where a crowd would need much memory. Smaller runs would fit the processor's cache, but cost more
+to start than that gives."""
 
-ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
+Nets = dict[Net, ort.InferenceSession]
 
 Hits = tuple[Indices, FloatArray]
-"""P-net windows: (N, 2) columns and rows, (N, 5) heads."""
+"""P-net windows of a tile: (N,) numbers of the windows, counted row by row, and their (5, N) heads."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Helper:
+    """A thread and its networks. They are its own, so that their buffers stay in its processor's cache."""
+
+    thread: ThreadPoolExecutor
+    nets: Nets
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,9 +65,11 @@ class Cascade:
         self._limits = logit(thresholds[0]), logit(thresholds[1])
         self._factor = factor
         self._max_candidates = max_candidates
-        self._pnet, self._rnet, self._onet = (_session(graphs[n]) for n in ("pnet", "rnet", "onet"))
         self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, "detect") if threads > 1 else None
+        self._nets = _sessions(graphs)
+        self._idle: SimpleQueue[_Helper] = SimpleQueue()
+        for _ in range(threads - 1):
+            self._idle.put(_Helper(ThreadPoolExecutor(1, "detect"), _sessions(graphs)))
 
     def run(self, image: AreaSampler, min_face: float, min_score: float) -> Detections:
         """All faces of at least `min_face` pixels whose score is at least `min_score`, best score first."""
@@ -67,43 +80,41 @@ class Cascade:
         scales = pyramid_scales(image.height, image.width, min_face, self._factor)
         if not scales:
             return np.empty((0, 4), np.float32)
-        found = self._scan(image, scales)
-        cells = np.concatenate([cells for cells, _ in found])
-        heads = np.concatenate([heads for _, heads in found])
-        levels = np.repeat(np.arange(len(found)), [len(cells) for cells, _ in found])
+        cells, heads, levels = self._scan(image, scales)
         boxes = cells_to_boxes(cells, np.array(scales)[levels])
         keep = nms(boxes, heads[:, 4], 0.5, groups=levels)
         boxes, heads = boxes[keep], heads[keep]
         keep = nms(boxes, heads[:, 4], 0.7)[: self._max_candidates]
         return square(regress(boxes[keep], heads[keep, :4], plus=0))
 
-    def _scan(self, image: AreaSampler, scales: list[float]) -> list[Hits]:
-        """P-net on each level: at most `max_candidates` windows above the threshold, in no order."""
-        tiles = [
-            (level, tile)
-            for level, scale in enumerate(scales)
-            for tile in level_tiles(image.height, image.width, scale, _TILE_CELLS)
-        ]
-        scanned = self._each(lambda item: self._scan_tile(image, item[1]), tiles)
-        found: list[Hits] = []
-        for level in range(len(scales)):
-            parts = [hits for (of, _), hits in zip(tiles, scanned, strict=True) if of == level]
-            cells, heads = (np.concatenate(each) for each in zip(*parts, strict=True))
-            best = _top(heads, self._max_candidates)
-            found.append((cells[best], heads[best]))
-        return found
+    def _scan(self, image: AreaSampler, scales: list[float]) -> tuple[Indices, FloatArray, Indices]:
+        """P-net on each level: at most `max_candidates` windows above the threshold of each, in no order.
 
-    def _scan_tile(self, image: AreaSampler, tile: Tile) -> Hits:
+        Returns (N, 2) columns and rows, (N, 5) heads, (N,) levels.
+        """
+        by_level = [level_tiles(image.height, image.width, scale, _TILE_CELLS) for scale in scales]
+        tiles = [tile for level in by_level for tile in level]
+        scanned = self._each(len(tiles), lambda i: image.window(tiles[i].rows, tiles[i].columns), self._hits)
+        tile_of = np.repeat(np.arange(len(tiles)), [len(hits) for hits, _ in scanned])
+        heads = np.concatenate([heads for _, heads in scanned], axis=1).T
+        levels = np.repeat(np.arange(len(scales)), [len(level) for level in by_level])[tile_of]
+        places = np.array([(*tile.corner, tile.across) for tile in tiles])[tile_of]
+        rows, columns = np.divmod(np.concatenate([hits for hits, _ in scanned]), places[:, 2])
+        cells = places[:, :2] + np.stack([columns, rows], axis=1)
+        if len(levels) > self._max_candidates:
+            best = _top_of_each(levels, heads[:, 4], self._max_candidates)
+            cells, heads, levels = cells[best], heads[best], levels[best]
+        return cells, heads, levels
+
+    def _hits(self, nets: Nets, pixels: FloatArray) -> Hits:
         """P-net on one tile: the windows above the threshold."""
-        heads = _infer(self._pnet, image.window(tile.rows, tile.columns)[None])[0]
+        heads = _infer(nets["pnet"], pixels[None]).reshape(5, -1)
         hits = np.flatnonzero(heads[4] >= self._limits[0])
-        rows, columns = np.divmod(hits, heads.shape[2])
-        cells = np.stack([columns, rows], axis=1) + np.array(tile.corner)
-        return cells, heads.reshape(5, -1).take(hits, axis=1).T
+        return hits, heads.take(hits, axis=1)
 
     def refine(self, image: AreaSampler, boxes: FloatArray) -> FloatArray:
         """R-net on every candidate: the (M, 4) square boxes that survive, best first."""
-        heads, inside = self._infer_crops(self._rnet, image, boxes, 24, _RNET_BATCH)
+        heads, inside = self._infer_crops("rnet", image, boxes)
         good = np.flatnonzero(heads[:, 4] > self._limits[1])
         boxes, heads = boxes[inside[good]], heads[good]
         keep = nms(boxes, heads[:, 4], 0.7)
@@ -111,7 +122,7 @@ class Cascade:
 
     def output(self, image: AreaSampler, boxes: FloatArray, min_score: float) -> Detections:
         """O-net on every survivor: final boxes, scores and landmarks, best first."""
-        heads, inside = self._infer_crops(self._onet, image, boxes, 48, _ONET_BATCH)
+        heads, inside = self._infer_crops("onet", image, boxes)
         scores = sigmoid(heads[:, 14])
         good = np.flatnonzero(scores >= min_score)
         boxes, heads, scores = boxes[inside[good]], heads[good], scores[good]
@@ -122,27 +133,46 @@ class Cascade:
         keep = nms(boxes, heads[:, 14], 0.7, overlap="min")
         return Detections(boxes[keep], scores[keep], np.ascontiguousarray(landmarks[keep]))
 
-    def _infer_crops(
-        self, session: ort.InferenceSession, image: AreaSampler, boxes: FloatArray, side: int, batch: int
-    ) -> tuple[FloatArray, Indices]:
-        """The heads for the boxes' crops, and the indices of the boxes that have one.
+    def _infer_crops(self, net: Net, image: AreaSampler, boxes: FloatArray) -> tuple[FloatArray, Indices]:
+        """The heads for the boxes' crops, and the indices of the boxes that lie in the image."""
+        side, batch, outputs = _CROPS[net]
+        windows, inside = image.windows(boxes)
+        step = max(1, min(batch, -(-len(windows) // self._threads)))
+        parts = self._each(
+            -(-len(windows) // step),
+            lambda i: image.crops(windows[i * step : (i + 1) * step], side),
+            lambda nets, pixels: _infer(nets[net], pixels),
+        )
+        return np.concatenate([np.empty((0, outputs), np.float32), *parts]), inside
 
-        See `AreaSampler.crops`.
+    def _each(
+        self, count: int, make: Callable[[int], FloatArray], work: Callable[[Nets, FloatArray], ResultT]
+    ) -> list[ResultT]:
+        """`work` on each of `count` inputs, in their order; `make` makes an input by its number.
+
+        The caller's thread makes them all, for that is many short steps of Python in which threads would only
+        wait for each other. It does the work too, but where a helper is idle leaves it to that one.
         """
+        results: list[ResultT | Future[ResultT]] = []
+        for i in range(count):
+            made = make(i)
+            helper = self._idle_helper() if i < count - 1 else None
+            if helper is None:
+                results.append(work(self._nets, made))
+            else:
+                future = helper.thread.submit(work, helper.nets, made)
+                future.add_done_callback(partial(self._put_back, helper))
+                results.append(future)
+        return [each.result() if isinstance(each, Future) else each for each in results]
 
-        def infer(first: int) -> tuple[FloatArray, Indices]:
-            pixels, inside = image.crops(boxes[first : first + step], side)
-            return (_infer(session, pixels) if len(inside) else nothing), inside + first
+    def _idle_helper(self) -> _Helper | None:
+        try:
+            return self._idle.get_nowait()
+        except Empty:
+            return None
 
-        nothing = np.empty((0, session.get_outputs()[0].shape[1]), np.float32)
-        step = max(1, min(batch, -(-len(boxes) // self._threads)))
-        parts = self._each(infer, range(0, len(boxes), step))
-        heads = np.concatenate([nothing, *(part[0] for part in parts)])
-        return heads, np.concatenate([np.empty(0, np.int64), *(part[1] for part in parts)])
-
-    def _each(self, work: Callable[[ItemT], ResultT], items: Iterable[ItemT]) -> list[ResultT]:
-        """`work` on every item, in the order of the items; side by side where there are threads for it."""
-        return list((self._pool.map if self._pool else map)(work, items))
+    def _put_back(self, helper: _Helper, _: object) -> None:
+        self._idle.put(helper)
 
 
 def logit(probability: float) -> float:
@@ -156,11 +186,15 @@ def sigmoid(logits: FloatArray) -> FloatArray:
     return values
 
 
-def _top(heads: FloatArray, count: int) -> Indices | slice:
-    """Which rows hold the `count` highest logits (in no order); all of them when there are no more."""
-    if len(heads) <= count:
-        return slice(None)
-    return np.argpartition(heads[:, 4], -count)[-count:]
+def _top_of_each(groups: Indices, scores: FloatArray, count: int) -> Indices:
+    """Which elements are among the `count` highest of their group (in no order)."""
+    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    return np.concatenate(
+        [
+            each if len(each) <= count else each[np.argpartition(scores[each], -count)[-count:]]
+            for each in members
+        ]
+    )
 
 
 def _infer(session: ort.InferenceSession, pixels: FloatArray) -> FloatArray:
@@ -168,11 +202,14 @@ def _infer(session: ort.InferenceSession, pixels: FloatArray) -> FloatArray:
     return heads
 
 
-def _session(model: bytes) -> ort.InferenceSession:
+def _sessions(graphs: dict[Net, bytes]) -> Nets:
     options = ort.SessionOptions()
     # The cascade spreads crops and tiles over threads itself: the operators are too small to be shared out.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     # Shapes differ from call to call: remembered allocation plans would only pile up.
     options.enable_mem_pattern = False
     options.log_severity_level = 3
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return {
+        net: ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        for net, model in graphs.items()
+    }

@@ -34,8 +34,8 @@ class DetectorConfig:
     side; the larger of the two counts, unless the caller of `detect` names a size. thresholds: lowest face
     probabilities of the three stages, each in (0, 1). factor: step of the image pyramid, in (0, 1).
     close_ups: look again, with a border around the image, when there is no face or one that fills the frame.
-    max_candidates: how many proposals a stage hands on at most. threads: processor threads that all calls
-    share; with 1, each call works on its caller's thread, which is right where calls run side by side.
+    max_candidates: how many proposals a stage hands on at most. threads: processor threads for one call: its
+    caller's and `threads` − 1 more, which all calls share; 1 is right where calls run side by side.
     cache_dir: where the converted networks are kept (None: in memory).
     """
 

@@ -7,6 +7,7 @@ output pixel i of n is the plain mean of the input pixels ⌊i·m/n⌋ to ⌈(i+
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -19,36 +20,38 @@ _TABLE_LIMIT = 4_000_000
 """Pixels that one table of sums may cover: 12 bytes each. Larger images get tables of their parts."""
 
 _SIDE_LIMIT = 32_000
-"""Longest side of a table of sums: `_looked_up` counts in 16 bits."""
+"""Longest side of a table of sums: `_sums` counts in 16 bits."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bins:
-    """Which input pixels, start (included) to stop (excluded), each output pixel of one axis averages."""
+    """Which input pixels each output pixel of one axis averages.
 
-    start: Indices
-    stop: Indices
+    edges: (2, n) starts (included) and stops (excluded). weights: (n,) one over the number of pixels.
+    """
+
+    edges: Indices
+    weights: FloatArray
 
     @classmethod
     def of(cls, length: int, count: int) -> "Bins":
         """`count` bins over an axis of `length` pixels; they overlap where that does not divide evenly."""
-        edges = np.arange(count + 1) * length
-        return cls(edges[:-1] // count, (edges[1:] + (count - 1)) // count)
+        cuts = np.arange(count + 1) * length
+        return cls.between(np.stack([cuts[:-1] // count, (cuts[1:] + (count - 1)) // count]))
+
+    @classmethod
+    def between(cls, edges: Indices) -> "Bins":
+        return cls(edges, np.float32(1) / (edges[1] - edges[0]).astype(np.float32))
 
     def __len__(self) -> int:
-        return len(self.start)
+        return len(self.weights)
 
     def __getitem__(self, part: slice) -> "Bins":
-        return Bins(self.start[part], self.stop[part])
-
-    @property
-    def weights(self) -> FloatArray:
-        """One over the number of pixels in each bin."""
-        return np.float32(1) / (self.stop - self.start).astype(np.float32)
+        return Bins(self.edges[:, part], self.weights[part])
 
     @property
     def span(self) -> slice:
-        return slice(int(self.start[0]), int(self.stop[-1]))
+        return slice(int(self.edges[0, 0]), int(self.edges[1, -1]))
 
 
 class AreaSampler:
@@ -62,48 +65,46 @@ class AreaSampler:
 
     def window(self, rows: Bins, columns: Bins) -> FloatArray:
         """(3, len(rows), len(columns)) means over the bins."""
-        y, x = rows.span, columns.span
-        table, top, left = self._table, 0, 0
+        table, row_edges, column_edges = self._table, rows.edges, columns.edges
         if table is None:
+            y, x = rows.span, columns.span
             if (y.stop - y.start) * (x.stop - x.start) > _TABLE_LIMIT and len(rows) > 1:
                 middle = len(rows) // 2
                 halves = self.window(rows[:middle], columns), self.window(rows[middle:], columns)
                 return np.concatenate(halves, axis=1)
-            table, top, left = _table_of_sums(self.image[y, x]), y.start, x.start
-        bands = table.take(rows.stop - top, axis=0) - table.take(rows.start - top, axis=0)
-        sums = bands.take(columns.stop - left, axis=1) - bands.take(columns.start - left, axis=1)
-        means = np.empty((3, len(rows), len(columns)), np.float32)
-        np.multiply(sums.transpose(2, 0, 1), rows.weights[:, None], out=means, dtype=np.float32)
-        means *= columns.weights
-        return means
+            table = _table_of_sums(self.image[y, x])
+            row_edges, column_edges = row_edges - y.start, column_edges - x.start
+        bands = table.take(row_edges[1], axis=0)
+        bands -= table.take(row_edges[0], axis=0)
+        sums = bands.take(column_edges[1], axis=1)
+        sums -= bands.take(column_edges[0], axis=1)
+        return _planes(sums, rows.weights[:, None], columns.weights)
 
-    def crops(self, boxes: FloatArray, side: int) -> tuple[FloatArray, Indices]:
-        """Cut (N, 4) boxes out of the image, each resized to side×side.
+    def windows(self, boxes: FloatArray) -> tuple[Indices, Indices]:
+        """The pixels of the image that (N, 4) boxes cover.
 
-        Boxes are truncated to whole pixels and clipped to the image; left and top count from 1. Returns the
-        (M, 3, side, side) planes and the (M,) indices of the boxes that have an area inside the image.
+        Boxes are truncated to whole pixels and clipped to the image; left and top count from 1. Returns
+        (M, 4) left, top and, excluded, right, bottom, and the (M,) indices of the boxes that have an area
+        inside the image.
         """
         whole = boxes.astype(np.int64)
-        start = np.maximum(whole[:, :2], 1) - 1
-        stop = np.minimum(whole[:, 2:], (self.width, self.height))
-        inside = np.flatnonzero((stop > start).all(axis=1))
-        start, size = start[inside], (stop - start)[inside]
-        i = np.arange(side)
-        first = start[:, :, None] + i * size[:, :, None] // side  # (M, 2, side), x then y
-        last = start[:, :, None] - (-(i + 1) * size[:, :, None] // side)
-        planes = np.empty((len(inside), 3, side, side), np.float32)
+        whole[:, :2] -= 1
+        np.clip(whole, 0, (self.width, self.height) * 2, out=whole)
+        inside = np.flatnonzero((whole[:, 2] > whole[:, 0]) & (whole[:, 3] > whole[:, 1]))
+        return whole[inside], inside
+
+    def crops(self, windows: Indices, side: int) -> FloatArray:
+        """(M, 3, side, side) planes: each of `windows` resized to side×side."""
+        corner = windows[:, :2, None]
+        cuts = (windows[:, 2:, None] - corner) * np.arange(side + 1)
+        edges = np.stack([corner + cuts[:, :, :-1] // side, corner - (-cuts[:, :, 1:] // side)])
         if self._table is None:
-            for plane, (x1, y1), (x2, y2) in zip(planes, first, last, strict=True):
-                plane[:] = self.window(Bins(y1, y2), Bins(x1, x2))
-        elif len(inside):
-            (x1, y1), (x2, y2) = first.transpose(1, 0, 2), last.transpose(1, 0, 2)
-            sums = _looked_up(self._table, y2, x2)
-            sums -= _looked_up(self._table, y1, x2)
-            sums -= _looked_up(self._table, y2, x1)
-            sums += _looked_up(self._table, y1, x1)
-            weights = np.float32(1) / ((y2 - y1)[:, :, None] * (x2 - x1)[:, None]).astype(np.float32)
-            np.multiply(sums.transpose(0, 3, 1, 2), weights[:, None], out=planes, dtype=np.float32)
-        return planes, inside
+            planes = np.empty((len(windows), 3, side, side), np.float32)
+            for i, plane in enumerate(planes):
+                plane[:] = self.window(Bins.between(edges[:, i, 1]), Bins.between(edges[:, i, 0]))
+            return planes
+        weights = np.float32(1) / (edges[1] - edges[0]).astype(np.float32)
+        return _planes(_sums(self._table, edges), weights[:, 1, None, :, None], weights[:, 0, None, None])
 
 
 def _table_of_sums(image: RGBImage) -> NDArray[np.int32]:
@@ -114,17 +115,32 @@ def _table_of_sums(image: RGBImage) -> NDArray[np.int32]:
     return np.asarray(cv2.integral(image, sdepth=cv2.CV_32S), np.int32)
 
 
-def _looked_up(table: NDArray[np.int32], y: Indices, x: Indices) -> NDArray[np.int32]:
-    """(M, n, n, 3) entries of the table in rows (M, n) and columns (M, n).
+def _sums(table: NDArray[np.int32], edges: Indices) -> NDArray[np.int32]:
+    """(M, n, n, 3) sums over the bins between `edges`, which are (2, M, 2, n): start and stop, x and y.
 
     OpenCV's nearest-neighbor remapping is the fastest gather of pixels there is here, and takes integers.
     """
-    count, side = x.shape
-    places = np.empty((count, side, side, 2), np.int16)
-    places[..., 0] = x[:, None]
-    places[..., 1] = y[:, :, None]
+    _, count, _, side = edges.shape
+    if count == 0:
+        return np.empty((0, side, side, 3), np.int32)
+    places = np.empty((2, 2, count, side, side, 2), np.int16)
+    places[..., 0] = edges[None, :, :, 0, None, :]
+    places[..., 1] = edges[:, None, :, 1, :, None]
     found = cv2.remap(table, places.reshape(-1, side, 2), np.empty(0), cv2.INTER_NEAREST)
-    return np.asarray(found, np.int32).reshape(count, side, side, 3)
+    corners = np.asarray(found, np.int32).reshape(4, count, side, side, 3)
+    sums: NDArray[np.int32] = corners[3]
+    sums -= corners[2]
+    sums -= corners[1]
+    sums += corners[0]
+    return sums
+
+
+def _planes(sums: NDArray[np.int32], *weights: FloatArray) -> FloatArray:
+    """(..., h, w, 3) sums as (..., 3, h, w) float32, times weights that broadcast to that."""
+    planes = np.moveaxis(sums, -1, -3).astype(np.float32, order="C")
+    for weight in weights:
+        planes *= weight
+    return planes
 
 
 def pyramid_scales(height: int, width: int, min_face: float, factor: float) -> list[float]:
@@ -138,30 +154,42 @@ def pyramid_scales(height: int, width: int, min_face: float, factor: float) -> l
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tile:
-    """A part of a pyramid level. corner: column and row of its first P-net window in the level."""
+    """A part of a pyramid level.
+
+    corner: column and row of its first P-net window in the level. across: windows in a row of the tile.
+    """
 
     corner: tuple[int, int]
+    across: int
     rows: Bins
     columns: Bins
 
 
-def level_tiles(height: int, width: int, scale: float, cells: int) -> Iterator[Tile]:
+@lru_cache(maxsize=32)
+def level_tiles(height: int, width: int, scale: float, cells: int) -> tuple[Tile, ...]:
     """The tiles of the pyramid level at `scale`, which has ⌊side·scale + 1⌋ pixels on each axis.
 
     A tile holds at most cells×cells windows and overlaps the next one by the ten pixels that their windows
     share, so P-net answers as it would for the whole level, while its work stays in the processor's cache and
-    its memory bounded.
+    its memory bounded. Remembered, for pictures of the same size follow each other in a video.
     """
     rows = Bins.of(height, int(height * scale + 1))
     columns = Bins.of(width, int(width * scale + 1))
-    for first_row, y in _cuts(len(rows), cells):
-        for first_column, x in _cuts(len(columns), cells):
-            yield Tile((first_column, first_row), rows[y], columns[x])
+    return tuple(
+        Tile((first_column, first_row), _windows(len(columns[x])), rows[y], columns[x])
+        for first_row, y in _cuts(len(rows), cells)
+        for first_column, x in _cuts(len(columns), cells)
+    )
+
+
+def _windows(pixels: int) -> int:
+    """How many P-net windows an axis of so many pixels has."""
+    return (pixels - 1) // STRIDE - 4
 
 
 def _cuts(side: int, cells: int) -> Iterator[tuple[int, slice]]:
     """Even cuts of one axis of a level: (first window, pixels)."""
-    total = (side - 1) // STRIDE - 4
+    total = _windows(side)
     step = -(-total // -(-total // cells))
     for first in range(0, total, step):
         last = first + step >= total
