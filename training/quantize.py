@@ -22,20 +22,39 @@ from onnx import helper, numpy_helper
 from app.pipeline.embed import OnnxEmbedder, normalize
 from app.pipeline.manifest import Manifest
 from training.errors import TrainingError
+from training.quantize_graph import in_float, rewrite
 
 FloatArray = NDArray[np.float32]
 
 OPERATORS = ("Conv", "Relu", "Add", "Mul", "MaxPool", "AveragePool", "GlobalAveragePool")
 """What is quantized. The fully connected layer costs little time and much accuracy; it stays in float."""
 
-_BATCH = 8
+BATCH = 8
 
 
-def quantize(model: bytes, crops: NDArray[np.uint8], manifest: Manifest) -> bytes:
-    """int8 ONNX bytes of a model. crops: (N, H, W, 3) uint8 faces to calibrate the activations' ranges on.
+def prepare(model: bytes, manifest: Manifest) -> onnx.ModelProto:
+    """The float graph that is quantized: the model's numbers, in the operators that int8 runs fast.
 
-    Batch norms are folded into their convolutions first and PReLU is written as a maximum. Raises
-    TrainingError when the graph can't be quantized.
+    Constants and batch norms are folded, PReLU is a maximum, and `quantize_graph.rewrite` has its way.
+    Raises TrainingError when the graph can't be read.
+    """
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory() as scratch, _quantizing(manifest):
+        source, folded = (Path(scratch) / f"{name}.onnx" for name in ("source", "folded"))
+        plain = prelu_as_maximum(onnx.load_from_string(model))
+        source.write_bytes(plain.SerializeToString())
+        quant_pre_process(str(source), str(folded), skip_symbolic_shape=True)
+        made = rewrite(onnx.load(folded), mean=manifest.mean, scale=manifest.scale)
+        del made.metadata_props[:]
+        made.metadata_props.extend(plain.metadata_props)
+        return made
+
+
+def quantize(plain: onnx.ModelProto, crops: NDArray[np.uint8], manifest: Manifest) -> bytes:
+    """int8 ONNX bytes of a prepared graph. crops: (N, H, W, 3) uint8 faces to calibrate the ranges on.
+
+    Raises TrainingError when the graph can't be quantized.
     """
     from onnxruntime.quantization import (
         CalibrationMethod,
@@ -43,30 +62,23 @@ def quantize(model: bytes, crops: NDArray[np.uint8], manifest: Manifest) -> byte
         QuantType,
         quantize_static,
     )
-    from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with tempfile.TemporaryDirectory() as scratch, _quiet():
-        source, before, after = (Path(scratch) / f"{name}.onnx" for name in ("source", "folded", "int8"))
-        try:
-            plain = prelu_as_maximum(onnx.load_from_string(model))
-            source.write_bytes(plain.SerializeToString())
-            quant_pre_process(str(source), str(before), skip_symbolic_shape=True)
-            quantize_static(
-                str(before),
-                str(after),
-                _Faces(crops, manifest, plain.graph.input[0].name),
-                quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=list(OPERATORS),
-                per_channel=True,
-                reduce_range=True,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                calibrate_method=CalibrationMethod.MinMax,
-            )
-        except Exception as error:  # the tool's exceptions share no base
-            raise TrainingError(
-                f"model {manifest.name} cannot be quantized: {str(error).splitlines()[0]}"
-            ) from error
+    with tempfile.TemporaryDirectory() as scratch, _quantizing(manifest):
+        before, after = (Path(scratch) / f"{name}.onnx" for name in ("plain", "int8"))
+        onnx.save(plain, before)
+        quantize_static(
+            str(before),
+            str(after),
+            _Faces(crops, manifest, plain.graph.input[0].name),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(OPERATORS),
+            nodes_to_exclude=in_float(plain),
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+        )
         made = onnx.load(after)
     helper.set_model_props(
         made, {**{p.key: p.value for p in plain.metadata_props}, "precision": "int8", "of": manifest.sha256}
@@ -105,23 +117,33 @@ class _Faces:
     def _make(
         self, crops: NDArray[np.uint8], manifest: Manifest, name: str
     ) -> Iterator[dict[str, FloatArray]]:
-        for start in range(0, len(crops) - _BATCH + 1, _BATCH):
-            pixels = np.empty((_BATCH, *manifest.input[1:]), np.float32)
-            normalize(crops[start : start + _BATCH], manifest, pixels)
-            yield {name: pixels}
+        for start in range(0, len(crops) - BATCH + 1, BATCH):
+            yield {name: pixels_of(crops[start : start + BATCH], manifest)}
 
     def get_next(self) -> dict[str, FloatArray] | None:
         return next(self._batches, None)
 
 
+def pixels_of(crops: NDArray[np.uint8], manifest: Manifest) -> FloatArray:
+    """(N, 3, H, W) float32 as the model takes (N, H, W, 3) uint8 crops."""
+    pixels = np.empty((len(crops), *manifest.input[1:]), np.float32)
+    normalize(crops, manifest, pixels)
+    return pixels
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """The quantizer advises preprocessing even after it was done."""
+def _quantizing(manifest: Manifest) -> Iterator[None]:
+    """Errors of the quantizer as ours, and without its advice to preprocess, which it gives even after it was
+    done."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)
     try:
         yield
+    except Exception as error:  # the tool's exceptions share no base
+        raise TrainingError(
+            f"model {manifest.name} cannot be quantized: {str(error).splitlines()[0]}"
+        ) from error
     finally:
         root.setLevel(level)
 

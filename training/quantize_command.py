@@ -2,11 +2,10 @@
 
 import hashlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -26,26 +25,10 @@ from training import card as cards
 from training.data.augment import center_view
 from training.data.store import held_out, open_store
 from training.errors import TrainingError
-from training.evaluation import lfw
-from training.evaluation.inputs import embed_crops, face_crops, view_of
-from training.evaluation.verification import accuracy_at, best_threshold, k_fold
-from training.quantize import Timing, measure_speed, quantize
-
-FloatArray = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Accuracies:
-    """Accuracy on pairs, as shares: both sides fp32, both int8, and fp32 against int8."""
-
-    fp32: float
-    int8: float
-    mixed: float
-
-    @property
-    def loss(self) -> float:
-        """The larger of what int8 alone and the mixture lose."""
-        return self.fp32 - min(self.int8, self.mixed)
+from training.evaluation.inputs import bar, view_of
+from training.quantize import Timing, measure_speed, prepare, quantize
+from training.quantize_measure import ENROLLED, OPEN_SET_FPIR, Compared, Cost, measure_cost
+from training.quantize_tune import Tuning, fine_tune
 
 
 def quantize_model(
@@ -56,6 +39,8 @@ def quantize_model(
     pairs: Path,
     threshold_pairs: Path | None,
     faces: int,
+    tuning: Tuning | None,
+    tune_faces: int,
     percent: int,
     cache: Path | None,
     command: str,
@@ -64,43 +49,64 @@ def quantize_model(
     """Write model.int8.onnx beside model.onnx, and its record into the manifest and the card.
 
     store, faces, percent: so many random faces of it, none of held-out identities, calibrate the ranges.
+    tuning, tune_faces: fine-tune the int8 weights on so many of them; None leaves them as they are rounded.
     Raises TrainingError when there are too few of them, ModelError when the folder is no whole model.
     """
     manifest = load_manifest(folder)
     fp32 = read_model(folder, manifest)
     with console.status("quantizing"):
         crops = calibration_crops(store, manifest, faces, percent)
-        int8 = quantize(fp32, crops, manifest)
-    made = manifest.model_copy(
-        update={
-            "int8": Quantized(
-                sha256=hashlib.sha256(int8).hexdigest(),
-                accuracy_loss=0,
-                speedup=1,
-                protocol="not measured yet",
-                command=command,
-            )
-        }
+        plain = prepare(fp32, manifest)
+        int8 = quantize(plain, crops, manifest)
+    if tuning is not None:
+        taught = calibration_crops(store, manifest, tune_faces, percent)
+        int8 = _fine_tuned(int8, plain, taught, manifest, tuning, console)
+    record = Quantized(
+        sha256=hashlib.sha256(int8).hexdigest(),
+        accuracy_loss=0,
+        speedup=1,
+        protocol="not measured yet",
+        command=command,
     )
+    made = manifest.model_copy(update={"int8": record})
     with console.status("timing"):
         counts = sorted({1, os.cpu_count() or 1})
         timings = [measure_speed(fp32, int8, manifest, crops, threads=threads) for threads in counts]
-    accuracies, protocol = _accuracies(
-        (fp32, int8), made, images, pairs, threshold_pairs, cache=cache, console=console
+    cost = measure_cost(
+        OnnxEmbedder(fp32, made, providers="cpu", precision="fp32"),
+        OnnxEmbedder(int8, made, providers="cpu", precision="int8"),
+        images=images,
+        pairs=pairs,
+        threshold_pairs=threshold_pairs,
+        store=store,
+        percent=percent,
+        cache=cache,
+        console=console,
     )
-    record = made.int8
-    assert record is not None
     record = record.model_copy(
-        update={
-            "accuracy_loss": accuracies.loss,
-            "speedup": timings[0].speedup,
-            "protocol": protocol,
-        }
+        update={"accuracy_loss": cost.loss, "speedup": timings[0].speedup, "protocol": cost.protocol}
     )
     _write(folder, int8, made.model_copy(update={"int8": record}))
-    cards.record(folder, _metrics(accuracies, timings, protocol, command))
-    _print(console, folder, record, accuracies, timings, (len(fp32), len(int8)))
+    cards.record(folder, _metrics(cost, timings, threshold_pairs, command))
+    _print(console, folder, record, cost, timings, (len(fp32), len(int8)))
     return record
+
+
+def _fine_tuned(
+    int8: bytes,
+    plain: onnx.ModelProto,
+    crops: NDArray[np.uint8],
+    manifest: Manifest,
+    tuning: Tuning,
+    console: Console,
+) -> bytes:
+    with bar(console) as progress:
+        task = progress.add_task("fine-tuning", total=tuning.steps)
+
+        def show(done: int, loss: float) -> None:
+            progress.update(task, completed=done, description=f"fine-tuning (loss {loss:.4f})")
+
+        return fine_tune(int8, plain, crops, manifest, tuning, show)
 
 
 def calibration_crops(store_folder: Path, manifest: Manifest, count: int, percent: int) -> NDArray[np.uint8]:
@@ -111,46 +117,6 @@ def calibration_crops(store_folder: Path, manifest: Manifest, count: int, percen
         raise TrainingError(f"{store_folder} has {len(rows)} faces to calibrate on, 32 are the least")
     picked = np.random.default_rng(0).choice(rows, min(count, len(rows)), replace=False)
     return center_view(np.asarray(store.images[np.sort(picked)]), view_of(manifest))
-
-
-def _accuracies(
-    models: tuple[bytes, bytes],
-    manifest: Manifest,
-    images: Path,
-    pairs: Path,
-    threshold_pairs: Path | None,
-    *,
-    cache: Path | None,
-    console: Console,
-) -> tuple[Accuracies, str]:
-    test = lfw.read_pairs(pairs)
-    train = lfw.read_pairs(threshold_pairs) if threshold_pairs is not None else None
-    names = set(test.names) | set(train.names if train is not None else ())
-    crops = face_crops(images, names, manifest, cache=cache, aligned=False, console=console)
-    fp32, int8 = (
-        embed_crops(embedder, crops.crops, cache=cache, console=console)
-        for embedder in (
-            OnnxEmbedder(models[0], manifest, providers="cpu", precision="fp32"),
-            OnnxEmbedder(models[1], manifest, providers="cpu", precision="int8"),
-        )
-    )
-    row = {name: index for index, name in enumerate(crops.names)}
-
-    def accuracy(left: FloatArray, right: FloatArray) -> float:
-        scored = [
-            (lfw.cross_similarities(each, left[rows], right[rows], crops.found[rows]), each)
-            for each in (test, train)
-            if each is not None
-            for rows in [np.array([row[name] for name in each.names])]
-        ]
-        similarity = scored[0][0]
-        if train is None:
-            return k_fold(similarity, test.same, test.fold).accuracy
-        return accuracy_at(similarity, test.same, best_threshold(scored[1][0], train.same))
-
-    measured = Accuracies(accuracy(fp32, fp32), accuracy(int8, int8), accuracy(fp32, int8))
-    way = f"threshold of {threshold_pairs.name}" if threshold_pairs is not None else "ten folds"
-    return measured, f"{len(test.same)} pairs of {pairs.name}, {way}"
 
 
 def _write(folder: Path, model: bytes, manifest: Manifest) -> None:
@@ -166,42 +132,58 @@ def _write(folder: Path, model: bytes, manifest: Manifest) -> None:
         raise TrainingError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def _metrics(accuracies: Accuracies, timings: list[Timing], protocol: str, command: str) -> list[Metric]:
-    values: dict[str, Any] = {
-        f"int8, accuracy on {protocol}": accuracies.int8,
-        "int8 against fp32 embeddings, accuracy on the same": accuracies.mixed,
-        "fp32, accuracy on the same": accuracies.fp32,
+def _metrics(cost: Cost, timings: list[Timing], threshold_pairs: Path | None, command: str) -> list[Metric]:
+    values = {
+        f"int8, accuracy on {cost.protocol}": cost.pairs.int8,
+        "int8 against fp32 embeddings, accuracy on the same": cost.pairs.mixed,
+        "fp32, accuracy on the same": cost.pairs.fp32,
+        "int8, mean cosine to the fp32 embedding of the same face": cost.similarity,
     }
+    if cost.threshold_pairs is not None and threshold_pairs is not None:
+        for kind, value in _kinds(cost.threshold_pairs):
+            values[f"{kind}, accuracy on {threshold_pairs.name} at the test pairs' threshold"] = value
+    if cost.open_set is not None:
+        for kind, value in _kinds(cost.open_set):
+            values[f"{kind}, open set, {ENROLLED} enrolled, FNIR at FPIR {OPEN_SET_FPIR:g}"] = value
     for timing in timings:
         values[f"int8, times as fast as fp32 at batch 8, threads: {timing.threads}"] = timing.speedup
     return [Metric(name=name, value=value, command=command) for name, value in values.items()]
+
+
+def _kinds(figure: Compared) -> list[tuple[str, float]]:
+    return [("int8", figure.int8), ("int8 against fp32", figure.mixed), ("fp32", figure.fp32)]
 
 
 def _print(
     console: Console,
     folder: Path,
     record: Quantized,
-    accuracies: Accuracies,
+    cost: Cost,
     timings: list[Timing],
     sizes: tuple[int, int],
 ) -> None:
     table = Table(title=f"{folder.name}: {record.protocol}")
-    for column in ("", "fp32", "int8", "asked"):
+    for column in ("", "fp32", "int8", "int8 against fp32", "asked"):
         table.add_column(column, justify="left" if not column else "right")
-    table.add_row(
-        "accuracy",
-        f"{100 * accuracies.fp32:.2f} %",
-        f"{100 * accuracies.int8:.2f} % (against fp32: {100 * accuracies.mixed:.2f} %)",
-        f"loss ≤ {100 * MAX_INT8_LOSS:.1f} points",
-    )
+    asked = f"loss ≤ {100 * MAX_INT8_LOSS:.1f} points"
+    for name, figure, limit in (
+        ("accuracy", cost.pairs, asked),
+        ("accuracy, roles of the pair lists exchanged", cost.threshold_pairs, ""),
+        (f"FNIR at FPIR {100 * OPEN_SET_FPIR:g} %, held-out identities", cost.open_set, ""),
+    ):
+        if figure is not None:
+            values = (f"{100 * each:.2f} %" for each in (figure.fp32, figure.int8, figure.mixed))
+            table.add_row(name, *values, limit)
+    table.add_row("mean cosine of a face's embeddings", "", "", f"{cost.similarity:.5f}", "")
     for timing in timings:
         table.add_row(
             f"8 crops, {timing.threads} thread{'s' if timing.threads > 1 else ''}",
             f"{timing.fp32:.1f} ms",
             f"{timing.int8:.1f} ms ({timing.speedup:.2f}×)",
+            "",
             f"≥ {MIN_INT8_SPEEDUP:g}×",
         )
-    table.add_row("file", f"{sizes[0] / 1e6:.1f} MB", f"{sizes[1] / 1e6:.1f} MB", "")
+    table.add_row("file", f"{sizes[0] / 1e6:.1f} MB", f"{sizes[1] / 1e6:.1f} MB", "", "")
     console.print(table)
     taken = "takes it on the CPU" if record.worthwhile else "stays with fp32"
     console.print(f"{folder / record.file} written; the service {taken} unless told otherwise")

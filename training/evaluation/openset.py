@@ -73,11 +73,12 @@ def open_set_searches(
     enrolled: int,
     trials: int,
     seed: int = 0,
+    gallery: NDArray[np.float32] | None = None,
 ) -> list[OpenSet]:
     """Searches in random galleries of one image of each of `enrolled` people.
 
-    Their other images are mated probes, all images of other people non-mated ones. Raises ValueError when
-    there are too few people.
+    Their other images are mated probes, all images of other people non-mated ones. gallery: embeddings of the
+    same images that are enrolled instead of `embeddings`. Raises ValueError when there are too few people.
     """
     rng = np.random.default_rng(seed)
     values, counts = np.unique(identity, return_counts=True)
@@ -92,7 +93,7 @@ def open_set_searches(
         probe[rows] = False
         found.append(
             search(
-                embeddings[rows].astype(np.float64),
+                (embeddings if gallery is None else gallery)[rows].astype(np.float64),
                 identity[rows],
                 embeddings[probe].astype(np.float64),
                 identity[probe],

@@ -119,6 +119,8 @@ def test_open_set_trials_on_perfect_and_on_random_embeddings() -> None:
     assert refused == ("FPIR 0.001 needs at least 1000 non-mated probes, there are 150",)
     noise = np.random.default_rng(0).normal(size=(200, 16)).astype(np.float32)
     noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+    elsewhere = open_set_searches(perfect, identity, enrolled=10, trials=3, gallery=-perfect)
+    assert all(not np.isfinite(each.mated).any() for each in elsewhere), "what is enrolled is the gallery's"
     searches = open_set_searches(noise, identity, enrolled=10, trials=3)
     assert summarize(searches, (0.1,))[0]["rank1"]["mean"] < 0.3
     with pytest.raises(ValueError, match="can't be enrolled"):

@@ -22,7 +22,7 @@ from tests.unit.pipeline.models import manifest_for
 from training.backbones.sphereface import SphereFaceNet
 from training.errors import TrainingError
 from training.export import fold_batch_norm, to_onnx
-from training.quantize import prelu_as_maximum, quantize
+from training.quantize import prelu_as_maximum, prepare, quantize
 from training.quantize_command import calibration_crops, quantize_model
 
 SIZE = (112, 96)
@@ -71,7 +71,7 @@ def test_a_prelu_is_a_maximum_where_slopes_allow(network: bytes) -> None:
 
 def test_int8_stays_near_fp32_with_weights_that_cannot_saturate(network: bytes, crops: np.ndarray) -> None:
     manifest = manifest_for(network, embedding_size=16, flip="sum")
-    made = quantize(network, crops[:32], manifest)
+    made = quantize(prepare(network, manifest), crops[:32], manifest)
     graph = onnx.load_from_string(made)
     kinds = [node.op_type for node in graph.graph.node]
     convolutions = kinds.count("Conv")
@@ -138,7 +138,7 @@ def test_the_record_holds_what_was_measured(network: bytes, store_folder: Path, 
     images, pairs = pair_set(tmp_path)
     command = [sys.executable, "-m", "training", "quantize", str(folder), "--images", str(images)]
     command += ["--pairs", str(pairs), "--threshold-pairs", str(pairs), "--store", str(store_folder)]
-    command += ["--faces", "32", "--cache", str(tmp_path / "cache")]
+    command += ["--faces", "32", "--tune", "2", "--tune-faces", "48", "--cache", str(tmp_path / "cache")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     manifest = load_manifest(folder)
@@ -157,6 +157,12 @@ def test_the_record_holds_what_was_measured(network: bytes, store_folder: Path, 
         measured["int8 against fp32 embeddings, accuracy on the same"],
     )
     assert manifest.int8.accuracy_loss == pytest.approx(lost)
+    assert 0.9 < measured["int8, mean cosine to the fp32 embedding of the same face"] <= 1 + 1e-6
+    # Both lists are the same here, so that exchanging them changes nothing.
+    exchanged = "accuracy on pairs.txt at the test pairs' threshold"
+    assert measured[f"int8, {exchanged}"] == measured[f"int8, accuracy on {at}"]
+    assert f"fp32, {exchanged}" in measured
+    assert not any("open set" in name for name in measured), "too few identities are held out"
     assert "int8, times as fast as fp32 at batch 8, threads: 1" in (folder / "CARD.md").read_text()
 
 
@@ -174,6 +180,8 @@ def test_too_few_faces_and_graphs_that_cannot_be_read_change_nothing(
             pairs=pairs,
             threshold_pairs=None,
             faces=128,
+            tuning=None,
+            tune_faces=128,
             percent=percent,
             cache=None,
             command="x",
