@@ -165,7 +165,8 @@ class Recognition:
     ) -> s.IdentifyAnswer:
         """Who is on the image. Raises GalleryError."""
         options = body.options
-        inbox = await self._in_thread(lambda: self._gallery.unknowns.rules(gallery_id))  # or no such gallery
+        unknowns = self._gallery.unknowns  # the next line finds out whether there is such a gallery
+        inbox = unknowns.known_rules(gallery_id) or await self._in_thread(lambda: unknowns.rules(gallery_id))
         seen = await self.see(body.images[0], options, timings, hold=inbox.keep)
         vectors = _vectors(seen)
         gated = [gate(face, options.quality) for face in seen.faces]

@@ -1,7 +1,8 @@
 """The inbox of a gallery: faces that nobody was named for, kept where the gallery allows it, until somebody
 names or discards them."""
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol, cast
@@ -126,12 +127,27 @@ class Unknowns:
         self._database = database
         self._galleries = galleries
         self._scrub = scrub
+        # By gallery, with when that was made: another one may take its id. A lock keeps what was read before
+        # a change from being written here after it.
+        self._known: dict[str, tuple[datetime, InboxRules]] = {}
+        self._changing = threading.Lock()
 
     def rules(self, gallery_id: str) -> InboxRules:
         """What the gallery allows."""
-        self._galleries.get_gallery(gallery_id)
-        with self._database.reading() as tx:
-            return _rules(tx, gallery_id)
+        known = self.known_rules(gallery_id)
+        if known is not None:
+            return known
+        with self._changing, self._database.reading() as tx:
+            return self._know(gallery_id, _rules(tx, gallery_id))
+
+    def known_rules(self, gallery_id: str) -> InboxRules | None:
+        """What the gallery allows, where that is in memory: every identification asks."""
+        made_at, rules = self._known.get(gallery_id, (None, None))
+        return rules if made_at == self._galleries.get_gallery(gallery_id).created_at else None
+
+    def _know(self, gallery_id: str, rules: InboxRules) -> InboxRules:
+        self._known[gallery_id] = self._galleries.get_gallery(gallery_id).created_at, rules
+        return rules
 
     def set_rules(
         self,
@@ -144,8 +160,16 @@ class Unknowns:
         """Change what is given. Faces beyond the new bounds, or all where none may be kept, are deleted."""
         self._galleries.get_gallery(gallery_id)
         given: dict[str, Any] = {"keep": keep, "most": most, "days": days}
+        with self._changing:
+            rules, gone = self._change_rules(gallery_id, {k: v for k, v in given.items() if v is not None})
+        self._wipe(gone)
+        return rules
+
+    def _change_rules(self, gallery_id: str, given: Mapping[str, Any]) -> tuple[InboxRules, int]:
+        """The new rules, and how many faces went."""
+        self._known.pop(gallery_id, None)
         with self._database.writing() as tx:
-            rules = replace(_rules(tx, gallery_id), **{k: v for k, v in given.items() if v is not None})
+            rules = replace(_rules(tx, gallery_id), **given)
             if not (1 <= rules.most <= MOST and 1 <= rules.days <= LONGEST.days):
                 raise InvalidRequestError(
                     f"an inbox keeps 1 to {MOST} faces for 1 to {LONGEST.days} days, asked for {rules.most} "
@@ -156,8 +180,7 @@ class Unknowns:
                 tx.execute(insert(INBOXES).values(gallery_id=gallery_id, most=rules.most, days=rules.days))
             gone = _prune(tx, gallery_id, rules)
             audit.record(tx, [Event("unknowns.rules", gallery_id, details=asdict(rules))])
-        self._wipe(gone)
-        return rules
+        return self._know(gallery_id, rules), gone
 
     def keep(self, gallery_id: str, faces: Sequence[NewFace]) -> int:
         """Keep unknown faces, each with its `crop`; how many were. None are where the gallery does not allow
