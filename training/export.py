@@ -21,6 +21,7 @@ from training.config import Config
 from training.data.augment import VIEWS, view_size
 from training.errors import TrainingError
 from training.objective import Objective
+from training.prelu import prelu_as_maximum
 
 OPSET = 18
 PARITY_LIMIT = 1e-4
@@ -80,7 +81,10 @@ def _affine(norm: nn.BatchNorm1d) -> nn.BatchNorm1d:
 
 
 def to_onnx(network: nn.Module, size: tuple[int, int], metadata: dict[str, str]) -> bytes:
-    """ONNX bytes of a network on (N, 3, H, W) float32 `pixels`, any N, giving (N, D) `embedding`."""
+    """ONNX bytes of a network on (N, 3, H, W) float32 `pixels`, any N, giving (N, D) `embedding`.
+
+    PReLU is written as a maximum where its slopes allow it.
+    """
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -94,7 +98,7 @@ def to_onnx(network: nn.Module, size: tuple[int, int], metadata: dict[str, str])
             output_names=["embedding"],
             dynamic_axes={"pixels": {0: "batch"}, "embedding": {0: "batch"}},
         )
-    model = onnx.load_from_string(buffer.getvalue())
+    model = prelu_as_maximum(onnx.load_from_string(buffer.getvalue()))
     onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())

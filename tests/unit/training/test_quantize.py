@@ -8,7 +8,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 import torch
 from onnx import numpy_helper
@@ -22,7 +21,7 @@ from tests.unit.pipeline.models import manifest_for
 from training.backbones.sphereface import SphereFaceNet
 from training.errors import TrainingError
 from training.export import fold_batch_norm, to_onnx
-from training.quantize import prelu_as_maximum, prepare, quantize
+from training.quantize import prepare, quantize
 from training.quantize_command import calibration_crops, quantize_model
 
 SIZE = (112, 96)
@@ -44,29 +43,6 @@ def network() -> bytes:
 @pytest.fixture(scope="module")
 def crops(store_folder: Path, network: bytes) -> np.ndarray:
     return calibration_crops(store_folder, manifest_for(network, embedding_size=16), 64, 20)
-
-
-def outputs(model: bytes, pixels: np.ndarray) -> np.ndarray:
-    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {session.get_inputs()[0].name: pixels})[0])
-
-
-def test_a_prelu_is_a_maximum_where_slopes_allow(network: bytes) -> None:
-    pixels = np.random.default_rng(0).standard_normal((3, 3, *SIZE)).astype(np.float32)
-    model = onnx.load_from_string(network)
-    changed = prelu_as_maximum(model)
-    assert "PRelu" not in {node.op_type for node in changed.graph.node}
-    expected = outputs(network, pixels)
-    assert outputs(changed.SerializeToString(), pixels) == pytest.approx(expected, abs=1e-5)
-    slope = next(node.input[1] for node in model.graph.node if node.op_type == "PRelu")
-    for tensor in model.graph.initializer:
-        if tensor.name == slope:
-            tensor.CopyFrom(numpy_helper.from_array(2 * np.ones_like(numpy_helper.to_array(tensor)), slope))
-    steep = prelu_as_maximum(model)
-    assert sum(node.op_type == "PRelu" for node in steep.graph.node) == 1
-    assert outputs(steep.SerializeToString(), pixels) == pytest.approx(
-        outputs(model.SerializeToString(), pixels), abs=1e-5
-    )
 
 
 def test_int8_stays_near_fp32_with_weights_that_cannot_saturate(network: bytes, crops: np.ndarray) -> None:
