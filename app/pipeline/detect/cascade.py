@@ -20,6 +20,10 @@ from app.pipeline.detect.weights import Net
 from app.pipeline.types import FloatArray
 
 _TILE_CELLS = 80
+_WORTH_A_HELPER = 5_000
+"""Values of an input from which on handing it to another thread costs less than dealing with it: 3 crops of
+R-net, 1 of O-net, a level of the pyramid of 41×41 pixels."""
+
 _CROPS: dict[Net, tuple[int, int, int]] = {"rnet": (24, 128, 5), "onet": (48, 32, 15)}
 """Side of a crop, most crops in one run, outputs for a crop. All crops of a stage go in one run a thread, or
 in several where a crowd would need much memory. Smaller runs would fit the processor's cache, but cost more
@@ -156,7 +160,8 @@ class Cascade:
         results: list[ResultT | Future[ResultT]] = []
         for i in range(count):
             made = make(i)
-            helper = self._idle_helper() if i < count - 1 else None
+            worth = i < count - 1 and made.size >= _WORTH_A_HELPER
+            helper = self._idle_helper() if worth else None
             if helper is None:
                 results.append(work(self._nets, made))
             else:

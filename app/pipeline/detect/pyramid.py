@@ -60,6 +60,7 @@ class AreaSampler:
     def __init__(self, image: RGBImage) -> None:
         self.image = image
         self.height, self.width = image.shape[:2]
+        self._corner = np.array((self.width, self.height) * 2)
         small = self.height * self.width <= _TABLE_LIMIT and max(image.shape) < _SIDE_LIMIT
         self._table = _table_of_sums(image) if small else None
 
@@ -78,7 +79,7 @@ class AreaSampler:
         bands -= table.take(row_edges[0], axis=0)
         sums = bands.take(column_edges[1], axis=1)
         sums -= bands.take(column_edges[0], axis=1)
-        return _planes(sums, rows.weights[:, None], columns.weights)
+        return _planes(sums, rows.weights[:, None], columns.weights[None])
 
     def windows(self, boxes: FloatArray) -> tuple[Indices, Indices]:
         """The pixels of the image that (N, 4) boxes cover.
@@ -89,7 +90,7 @@ class AreaSampler:
         """
         whole = boxes.astype(np.int64)
         whole[:, :2] -= 1
-        np.clip(whole, 0, (self.width, self.height) * 2, out=whole)
+        np.minimum(np.maximum(whole, 0, out=whole), self._corner, out=whole)
         inside = np.flatnonzero((whole[:, 2] > whole[:, 0]) & (whole[:, 3] > whole[:, 1]))
         return whole[inside], inside
 
@@ -97,14 +98,17 @@ class AreaSampler:
         """(M, 3, side, side) planes: each of `windows` resized to side×side."""
         corner = windows[:, :2, None]
         cuts = (windows[:, 2:, None] - corner) * np.arange(side + 1)
-        edges = np.stack([corner + cuts[:, :, :-1] // side, corner - (-cuts[:, :, 1:] // side)])
+        edges = np.empty((2, len(windows), 2, side), np.int32)  # start and stop, x and y
+        edges[0] = corner + cuts[:, :, :-1] // side
+        edges[1] = corner - (-cuts[:, :, 1:] // side)
         if self._table is None:
             planes = np.empty((len(windows), 3, side, side), np.float32)
             for i, plane in enumerate(planes):
-                plane[:] = self.window(Bins.between(edges[:, i, 1]), Bins.between(edges[:, i, 0]))
+                x, y = edges[:, i].transpose(1, 0, 2).astype(np.int64)
+                plane[:] = self.window(Bins.between(y), Bins.between(x))
             return planes
         weights = np.float32(1) / (edges[1] - edges[0]).astype(np.float32)
-        return _planes(_sums(self._table, edges), weights[:, 1, None, :, None], weights[:, 0, None, None])
+        return _planes(_sums(self._table, edges), weights[:, 1, :, None], weights[:, 0, None, :])
 
 
 def _table_of_sums(image: RGBImage) -> NDArray[np.int32]:
@@ -115,18 +119,17 @@ def _table_of_sums(image: RGBImage) -> NDArray[np.int32]:
     return np.asarray(cv2.integral(image, sdepth=cv2.CV_32S), np.int32)
 
 
-def _sums(table: NDArray[np.int32], edges: Indices) -> NDArray[np.int32]:
+def _sums(table: NDArray[np.int32], edges: NDArray[np.int32]) -> NDArray[np.int32]:
     """(M, n, n, 3) sums over the bins between `edges`, which are (2, M, 2, n): start and stop, x and y.
 
-    OpenCV's nearest-neighbor remapping is the fastest gather of pixels there is here, and takes integers.
+    OpenCV's nearest-neighbor remapping is the fastest gather of pixels there is here, and takes integers. The
+    places that it wants are pairs of 16 bits, x before y: one number of 32 bits on little-endian machines.
     """
     _, count, _, side = edges.shape
     if count == 0:
         return np.empty((0, side, side, 3), np.int32)
-    places = np.empty((2, 2, count, side, side, 2), np.int16)
-    places[..., 0] = edges[None, :, :, 0, None, :]
-    places[..., 1] = edges[:, None, :, 1, :, None]
-    found = cv2.remap(table, places.reshape(-1, side, 2), np.empty(0), cv2.INTER_NEAREST)
+    places = (edges[:, None, :, 1, :, None] << 16) | edges[None, :, :, 0, None, :]
+    found = cv2.remap(table, places.view(np.int16).reshape(-1, side, 2), np.empty(0), cv2.INTER_NEAREST)
     corners = np.asarray(found, np.int32).reshape(4, count, side, side, 3)
     sums: NDArray[np.int32] = corners[3]
     sums -= corners[2]
@@ -135,11 +138,12 @@ def _sums(table: NDArray[np.int32], edges: Indices) -> NDArray[np.int32]:
     return sums
 
 
-def _planes(sums: NDArray[np.int32], *weights: FloatArray) -> FloatArray:
-    """(..., h, w, 3) sums as (..., 3, h, w) float32, times weights that broadcast to that."""
-    planes = np.moveaxis(sums, -1, -3).astype(np.float32, order="C")
-    for weight in weights:
-        planes *= weight
+def _planes(sums: NDArray[np.int32], rows: FloatArray, columns: FloatArray) -> FloatArray:
+    """(..., 3, h, w) planes: (..., h, w, 3) sums times the weights of rows (..., h, 1), columns (..., 1, w)."""
+    weights = rows * columns
+    planes = np.empty((*sums.shape[:-3], 3, *weights.shape[-2:]), np.float32)
+    by_plane = sums.astype(np.float32).swapaxes(-1, -2).swapaxes(-2, -3)
+    np.multiply(by_plane, weights[..., None, :, :], out=planes)
     return planes
 
 
