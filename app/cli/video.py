@@ -73,8 +73,9 @@ def video(
     folder = results or (out.parent if out is not None else Path()) / f"{source.stem}.results"
 
     from app.video.errors import VideoError
+    from app.video.files import VIDEO
     from app.video.gallery import GalleryMatcher
-    from app.video.process import VIDEO, process_video
+    from app.video.process import process_video
     from app.video.tracks import Links
     from app.video.types import VideoOptions
     from app.wiring import impostor_calibration

@@ -12,7 +12,7 @@ from app.gallery.service import GalleryService
 from app.jobs.errors import InterruptedJobError, JobFailedError
 from app.jobs.types import Job, JobProgress
 from app.pipeline.pipeline import FacePipeline
-from app.video import process
+from app.video import files
 from app.video.errors import CanceledError, VideoError
 from app.video.gallery import GalleryMatcher
 from app.video.tracks import Links
@@ -22,12 +22,12 @@ KIND: Final = "video"
 UPLOAD: Final = "upload"
 RESULTS: Final = "results"
 ARTIFACTS: Final[Mapping[str, str]] = {
-    "tracks": process.TRACKS,
-    "csv": process.TABLE,
-    "timeline": process.TIMELINE,
-    "vtt": process.CAPTIONS,
-    "frames": process.FRAMES,
-    "video": process.VIDEO,
+    "tracks": files.TRACKS,
+    "csv": files.TABLE,
+    "timeline": files.TIMELINE,
+    "vtt": files.CAPTIONS,
+    "frames": files.FRAMES,
+    "video": files.VIDEO,
 }
 """What a finished job offers, and the file behind each."""
 
@@ -49,6 +49,7 @@ class VideoJobs:
         canceled: Callable[[], bool],
     ) -> Mapping[str, Any]:
         """Analyze the upload. `Job.result` says which artifacts there are and who was seen."""
+        from app.video.process import process_video  # loads FFmpeg: not before a video comes
 
         def forward(progress: Progress) -> None:
             report(JobProgress(progress.stage, progress.done, progress.total, progress.rate, progress.eta))
@@ -57,7 +58,7 @@ class VideoJobs:
         gallery_id = params.pop("gallery")
         try:
             matcher = GalleryMatcher(self.gallery, gallery_id, self.pipeline.embedder.contract)
-            result = process.process_video(
+            result = process_video(
                 folder / UPLOAD,
                 folder / RESULTS,
                 self.pipeline,

@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import cv2
 import numpy as np
@@ -14,11 +14,13 @@ import numpy as np
 from app.pipeline.pipeline import AnalyzedFace, FacePipeline
 from app.pipeline.types import FloatArray, RGBImage
 from app.video.errors import CanceledError
-from app.video.reader import VideoPicture, VideoReader
 from app.video.spool import AnalyzedFrame, Spool
 from app.video.tracker import FaceTracker
 from app.video.tracks import Links, TrackBook
 from app.video.types import Box, Progress, Sighting, VideoOptions
+
+if TYPE_CHECKING:  # it loads FFmpeg, which live streams and most of the service's life do without
+    from app.video.reader import VideoPicture, VideoReader
 
 Report = Callable[[Progress], None]
 Canceled = Callable[[], bool]
@@ -119,7 +121,7 @@ class FrameAnalyzer:
 
 
 def analyze(
-    reader: VideoReader,
+    reader: "VideoReader",
     analyzer: FrameAnalyzer,
     spool: Spool,
     options: VideoOptions,
@@ -153,8 +155,8 @@ def analyze(
 
 
 def _searched(
-    reader: VideoReader, analyzer: FrameAnalyzer, options: VideoOptions, known: int
-) -> Iterator[tuple[VideoPicture, Searched | None]]:
+    reader: "VideoReader", analyzer: FrameAnalyzer, options: VideoOptions, known: int
+) -> "Iterator[tuple[VideoPicture, Searched | None]]":
     """Every frame from `known` on, in order, every n-th with its faces; searches run a few frames ahead."""
     step = options.step(reader.info.rate)
     waiting: deque[tuple[VideoPicture, Future[Searched] | None]] = deque()

@@ -12,6 +12,7 @@ from app.video.analyze import Canceled, FrameAnalyzer, Report, analyze
 from app.video.colors import assign_colors
 from app.video.decide import decide_parts, show_faces, show_tracks
 from app.video.draw import Painter, write_timeline
+from app.video.files import CAPTIONS, CROPS, FRAMES, TABLE, TIMELINE, TRACKS, VIDEO
 from app.video.reader import VideoInfo, VideoReader
 from app.video.render import render
 from app.video.segments import Segment, segments
@@ -19,19 +20,12 @@ from app.video.spool import Spool
 from app.video.tracks import Links, pairs_after
 from app.video.types import Matcher, Verdict, VideoOptions
 
-VIDEO: Final = "annotated.mp4"
-TRACKS: Final = "tracks.json"
-TABLE: Final = "tracks.csv"
-TIMELINE: Final = "timeline.png"
-CAPTIONS: Final = "captions.vtt"
-FRAMES: Final = "frames.jsonl"
-CROPS: Final = "crops"
 _WORK: Final = "analysis.part"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VideoResult:
-    """What was found. folder: holds the files named by this module's constants. frames: of the video.
+    """What was found. folder: holds what `app.video.files` names. frames: of the video.
     seconds: how long each step took. truncated: the file broke off before its end."""
 
     folder: Path

@@ -5,12 +5,14 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from app.pipeline.types import RGBImage
-from app.video.capture import Note, frames
 from app.video.live import LiveFace
 from app.video.presence import ABSENT, Event, PresenceLog
+
+if TYPE_CHECKING:
+    from app.video.capture import Note
 
 _STEP: Final = 3
 """Every how many frames of a file faces are searched."""
@@ -26,7 +28,7 @@ def watch(
     source: str,
     session: Session,
     stopped: threading.Event,
-    note: Note,
+    note: "Note",
     *,
     rate: float | None = None,
     timeout: float = 10.0,
@@ -36,6 +38,8 @@ def watch(
     source, note, timeout: as `app.video.capture.frames` takes them. rate: frames a second, at most; of a file
     by its own time. Raises VideoError.
     """
+    from app.video.capture import frames  # loads FFmpeg: not before something is watched
+
     log = PresenceLog()
     is_file = Path(source).is_file()
     last, pause = 0.0, 0.0 if rate is None else 1.0 / rate

@@ -44,6 +44,12 @@ def test_the_service_wants_no_training_library(repo_root: Path, statement: str) 
     assert not loaded_by(statement, repo_root) & set(HEAVY)
 
 
+def test_a_service_loads_ffmpeg_only_when_a_video_comes(repo_root: Path) -> None:
+    parts = "app.main, app.api.routes, app.jobs.video, app.video.live, app.monitors.runner"
+    assert "av" not in loaded_by(f"import {parts}", repo_root)
+    assert "av" in loaded_by("import app.video.process", repo_root)
+
+
 def test_help_is_quick(repo_root: Path) -> None:
     loaded = loaded_by("import app.cli", repo_root)
     assert not loaded & {

@@ -17,7 +17,7 @@ from app.jobs.artifacts import ARTIFACTS
 from app.jobs.errors import JobNotFoundError
 from app.jobs.runner import JobRunner
 from app.jobs.video import RESULTS
-from app.video.process import CROPS
+from app.video.files import CROPS
 
 router = APIRouter(prefix="/v1/jobs", tags=["videos and jobs"])
 JobId = Annotated[str, Path(pattern=r"^[a-z0-9]{16}$", description="The job's id.")]

@@ -1,5 +1,7 @@
 """Videos in, jobs out."""
 
+from pathlib import Path
+
 import anyio.to_thread
 from fastapi import APIRouter, Response
 
@@ -7,7 +9,6 @@ from app.api.parts import ContextDep, OnceDep, PartsDep, problems
 from app.api.schemas_jobs import Job, VideoOptions, shown
 from app.api.upload import checked, form, save_upload
 from app.jobs.video import KIND, UPLOAD
-from app.video.reader import VideoReader
 
 router = APIRouter(prefix="/v1/videos", tags=["videos and jobs"])
 
@@ -36,7 +37,7 @@ async def analyze_video(parts: PartsDep, context: ContextDep, once: OnceDep) -> 
         )
         options = checked(VideoOptions, saved)
         await anyio.to_thread.run_sync(parts.gallery.get_gallery, options.gallery)
-        await anyio.to_thread.run_sync(lambda: VideoReader(folder / UPLOAD, saved.name).close())
+        await anyio.to_thread.run_sync(_check, folder / UPLOAD, saved.name)
 
         def submit() -> Job:
             nonlocal submitted
@@ -54,3 +55,10 @@ async def analyze_video(parts: PartsDep, context: ContextDep, once: OnceDep) -> 
         if not submitted:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(parts.jobs.discard, job_id)
+
+
+def _check(file: Path, name: str | None) -> None:
+    """Raises VideoError where the file holds no picture."""
+    from app.video.reader import VideoReader  # loads FFmpeg: not before a video comes
+
+    VideoReader(file, name).close()
