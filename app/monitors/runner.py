@@ -218,6 +218,7 @@ class MonitorRunner:
             with watched.lock:
                 if line.startswith("connected"):
                     watched.reconnects += 1
+                    watched.state, watched.detail = "running", None
                 else:
                     watched.state, watched.detail = "reconnecting", line
 
@@ -225,7 +226,8 @@ class MonitorRunner:
             session = self._open(monitor)
             for events in watch(monitor.source, session, watched.stopped, note, rate=monitor.rate):
                 with watched.lock:
-                    watched.state, watched.detail = "running", None
+                    if watched.state == "connecting":  # later ones may be of a connection that is gone
+                        watched.state = "running"
                     watched.frames += 1
                     watched.last_frame_at = datetime.now(UTC)
                 for event in events:

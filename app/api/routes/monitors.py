@@ -102,15 +102,18 @@ async def follow_monitor(
         Header(
             ge=0,
             le=2**53,
-            description="Go on after this event, as far as events are kept; 0: from the first.",
+            description="Go on after this event, as far as events are kept; 0: from the first. They are "
+            "numbered anew when the service starts.",
         ),
     ] = None,
 ) -> StreamingResponse:
     """Server-sent events: `presence` for everybody who came or left, `monitor` when its state changes,
     `deleted` in the end. Comments keep the connection alive."""
     status = parts.monitors.status(monitor)
+    after = status.events if last_event_id is None else last_event_id
     return StreamingResponse(
-        _events(parts.monitors, monitor, request, status.events if last_event_id is None else last_event_id),
+        # An event that is not there yet was told before the service started.
+        _events(parts.monitors, monitor, request, after if after <= status.events else 0),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )

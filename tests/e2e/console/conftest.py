@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 
+from tests.cameras import Camera, filming
 from tests.e2e.console.server import ROOT, serving
 
 KEY = "correct-horse"
@@ -128,9 +129,26 @@ def browser(playwright: Playwright, chromium: str, pictures: Pictures) -> Iterat
 
 
 @pytest.fixture(scope="package")
-def server(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def camera(pictures: Pictures) -> Camera:
+    """What stands before the network camera."""
+    return Camera(pictures.closer.read_bytes())
+
+
+@pytest.fixture(scope="package")
+def camera_url(camera: Camera) -> Iterator[str]:
+    """The address of the network camera: MJPEG over HTTP, on loopback."""
+    with filming(camera) as url:
+        yield url
+
+
+@pytest.fixture(scope="package")
+def server(chromium: str, camera_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """One server for all tests, which asks for `KEY`; each test works in a gallery of its own."""
-    environment = {"SPHEREID_API_KEYS": KEY}
+    environment = {
+        "SPHEREID_API_KEYS": KEY,
+        "SPHEREID_MONITORS__SOURCES": camera_url,
+        "SPHEREID_MONITORS__WEBHOOKS": "http://127.0.0.1:9/hooks/",
+    }
     if "CONSOLE_SCREENSHOTS" in os.environ and any((ROOT / "models").glob("*/manifest.json")):
         environment["SPHEREID_MODELS_DIR"] = str(ROOT / "models")
     with serving(tmp_path_factory.mktemp("console"), environment) as url:
@@ -151,6 +169,7 @@ def api(server: str) -> Iterator[httpx.Client]:
 def gallery(api: httpx.Client, request: pytest.FixtureRequest) -> str:
     """A fresh, empty gallery, named after the test."""
     name = request.node.name.replace("[", "-").replace("]", "").replace("_", "-")[:60]
+    api.delete(f"/v1/galleries/{name}")  # of a first try
     api.post("/v1/galleries", json={"id": name, "name": name}).raise_for_status()
     return name
 

@@ -6,7 +6,7 @@ With CONSOLE_SCREENSHOTS=docs/img the pictures in the documents are made anew, w
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -17,6 +17,7 @@ from playwright.sync_api import Page, expect
 
 from tests.e2e.console.conftest import Opener, Pictures
 from tests.e2e.console.test_flows import choose, enroll
+from tests.server import until
 
 LARGE = 200_000
 LOOKS: dict[str, dict[str, object]] = {
@@ -27,8 +28,8 @@ LOOKS: dict[str, dict[str, object]] = {
 
 
 @pytest.fixture(scope="module")
-def crew(api: httpx.Client, pictures: Pictures) -> str:
-    """A gallery with a few people in it."""
+def crew(api: httpx.Client, pictures: Pictures, camera_url: str) -> Iterator[str]:
+    """A gallery with a few people in it, and a monitor that looks for them."""
     api.post("/v1/galleries", json={"id": "crew", "name": "Crew"}).raise_for_status()
     enroll(api, "crew", "eileen-collins", "Eileen Collins", pictures.closer, pictures.tilted)
     for name in ("Ada Lovelace", "Grace Hopper", "Katherine Johnson", "Hedy Lamarr"):
@@ -43,7 +44,12 @@ def crew(api: httpx.Client, pictures: Pictures) -> str:
     job = api.post("/v1/videos", files=film, data={"gallery": "crew"}).json()
     with api.stream("GET", f"/v1/jobs/{job['id']}/events") as events:
         assert '"succeeded"' in events.read().decode()
-    return "crew"
+    door = {"id": "door", "name": "Front door", "source": camera_url, "gallery": "crew", "rate": 2}
+    door["webhook"] = {"url": "http://127.0.0.1:9/hooks/door"}
+    api.post("/v1/monitors", json=door).raise_for_status()
+    until(lambda: api.get("/v1/monitors/door").json()["events"] > 0)
+    yield "crew"
+    api.delete("/v1/monitors/door").raise_for_status()
 
 
 def identify(page: Page, pictures: Pictures) -> None:
@@ -86,6 +92,11 @@ def inbox(page: Page, pictures: Pictures) -> None:
     )
 
 
+def watched(page: Page, pictures: Pictures) -> None:
+    expect(page.get_by_role("region", name="Who comes and goes")).to_contain_text("Eileen Collins")
+    expect(page.locator(".badge", has_text="running")).to_be_visible()
+
+
 def shown(text: str) -> Callable[[Page, Pictures], None]:
     return lambda page, _: expect(page.locator("main").get_by_text(text).first).to_be_visible()
 
@@ -99,6 +110,8 @@ PAGES: dict[str, tuple[str, Callable[[Page, Pictures], None]]] = {
     "threshold": ("#/gallery/crew/threshold", shown("false match rate (FMR)")),
     "settings": ("#/gallery/crew/settings", shown("Name, metadata, pictures")),
     "live": ("#/live", camera),
+    "monitors": ("#/monitors", shown("Front door")),
+    "monitor": ("#/monitors/door", watched),
     "video": ("#/video", played),
     "jobs": ("#/jobs", shown("succeeded")),
     "system": ("#/system", shown("Decided match")),

@@ -7,6 +7,7 @@ import * as gallery from "./pages/gallery.js";
 import * as identify from "./pages/identify.js";
 import * as jobs from "./pages/jobs.js";
 import * as live from "./pages/live.js";
+import * as monitors from "./pages/monitors.js";
 import * as system from "./pages/system.js";
 import * as unknowns from "./pages/unknowns.js";
 import * as verify from "./pages/verify.js";
@@ -17,7 +18,7 @@ import { askForKey } from "./ui/signin.js";
 import { problem } from "./ui/problem.js";
 import { themeButton } from "./ui/theme.js";
 
-const ALL = [identify, verify, gallery, live, video, unknowns, jobs, system].map((module) => module.page);
+const ALL = [identify, verify, gallery, live, monitors, video, unknowns, jobs, system].map((module) => module.page);
 
 const main = document.getElementById("main");
 
