@@ -139,7 +139,7 @@ def _sums(table: NDArray[np.int32], edges: NDArray[np.int32]) -> NDArray[np.int3
 
 
 def _planes(sums: NDArray[np.int32], rows: FloatArray, columns: FloatArray) -> FloatArray:
-    """(..., 3, h, w) planes: (..., h, w, 3) sums times the weights of rows (..., h, 1), columns (..., 1, w)."""
+    """(..., h, w, 3) sums as (..., 3, h, w) planes, times weights: rows (..., h, 1), columns (..., 1, w)."""
     weights = rows * columns
     planes = np.empty((*sums.shape[:-3], 3, *weights.shape[-2:]), np.float32)
     by_plane = sums.astype(np.float32).swapaxes(-1, -2).swapaxes(-2, -3)

@@ -4,6 +4,7 @@ import resource
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from app.pipeline.detect import DetectorConfig, MtcnnDetector
+from app.pipeline.detect import DetectorConfig, MtcnnDetector, cascade
 from app.pipeline.ports import FaceDetector
 from app.pipeline.types import Face
 
@@ -217,6 +218,31 @@ def test_callers_share_one_detector(detector: MtcnnDetector, portrait: Image, th
                 for one, other in zip(expected, found, strict=True):
                     atol = 0 if threads == 1 else 0.01
                     np.testing.assert_allclose(one.box_xyxy, other.box_xyxy, rtol=0, atol=atol)
+
+
+def test_a_failure_of_a_helping_thread_reaches_the_caller_and_passes(
+    portrait: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = MtcnnDetector(DetectorConfig(threads=2))
+    infer, names = cascade._infer, set[str]()
+
+    def run(session: Any, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        names.add(threading.current_thread().name)
+        if failing and threading.current_thread() is not threading.main_thread():
+            raise MemoryError("no room")
+        return infer(session, pixels)
+
+    monkeypatch.setattr(cascade, "_infer", run)
+    failing = True
+    with pytest.raises(MemoryError, match="no room"):
+        detector.detect(portrait)
+    failing = False
+    names.clear()
+    for _ in range(50):  # the thread may still be on its way back when the caller already asks again
+        assert len(detector.detect(portrait)) == 1
+        if len(names) == 2:
+            break
+    assert len(names) == 2
 
 
 def resident() -> int:

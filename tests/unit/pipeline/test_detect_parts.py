@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from app.pipeline.detect import DetectorConfig, MtcnnDetector, graphs, weights
 from app.pipeline.detect.boxes import cells_to_boxes, nms, regress
-from app.pipeline.detect.pyramid import AreaSampler, Bins, pyramid_scales
+from app.pipeline.detect.pyramid import AreaSampler, Bins, level_tiles, pyramid_scales
 from app.pipeline.errors import ModelError
 from tests.golden import mtcnn_reference as reference
 
@@ -90,6 +90,28 @@ def test_windows_are_plain_means(image: NDArray[np.uint8], height: int, width: i
     np.testing.assert_allclose(planes, expected, atol=1e-3)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    height=st.integers(12, 90),
+    width=st.integers(12, 90),
+    scale=st.floats(1.0, 1.5),
+    cells=st.integers(3, 20),
+)
+def test_tiles_cover_each_window_of_a_level_once(height: int, width: int, scale: float, cells: int) -> None:
+    """And all windows of a tile lie in it, so its pixels are those of the whole level."""
+    level_rows, level_columns = int(height * scale + 1), int(width * scale + 1)
+    seen = np.zeros(((level_rows - 1) // 2 - 4, (level_columns - 1) // 2 - 4), int)
+    for tile in level_tiles(height, width, scale, cells):
+        x, y = tile.corner
+        down = (len(tile.rows) - 1) // 2 - 4
+        assert tile.across == (len(tile.columns) - 1) // 2 - 4
+        assert max(down, tile.across) <= cells
+        seen[y : y + down, x : x + tile.across] += 1
+        whole = Bins.of(width, level_columns)[2 * x : 2 * x + len(tile.columns)]
+        np.testing.assert_array_equal(tile.columns.edges, whole.edges)
+    assert (seen == 1).all()
+
+
 BOXES = np.array(
     [
         [1, 1, 20, 20],
@@ -112,6 +134,32 @@ def test_crops_are_cut_and_resized_as_the_reference_does() -> None:
     for plane, i in zip(planes, inside, strict=True):
         expected = reference.cut(image, BOXES[i], 24).transpose(2, 0, 1)
         np.testing.assert_allclose(plane, expected, atol=1e-3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    height=st.integers(1, 70),
+    width=st.integers(1, 70),
+    side=st.sampled_from([1, 5, 24]),
+)
+def test_crops_of_any_boxes_are_plain_means(seed: int, height: int, width: int, side: int) -> None:
+    """Boxes beside, over and beyond every edge: what covers a pixel is cut as the reference does it."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (height, width, 3), np.uint8)
+    corner = rng.uniform(-30, 80, (12, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(0, 70, (12, 2))], axis=1).astype(np.float32)
+    sampler = AreaSampler(image)
+    windows, inside = sampler.windows(boxes)
+    for plane, window, i in zip(sampler.crops(windows, side), windows, inside, strict=True):
+        left, top, right, bottom = window
+        assert 0 <= left < right <= width
+        assert 0 <= top < bottom <= height
+        expected = reference.cut(image, boxes[i], side).transpose(2, 0, 1)
+        np.testing.assert_allclose(plane, expected, atol=1e-3)
+    for i in set(range(12)) - set(inside.tolist()):
+        x1, y1, x2, y2 = (int(v) for v in boxes[i])
+        assert min(x2, width) < max(x1, 1) or min(y2, height) < max(y1, 1)
 
 
 def test_large_images_get_tables_of_their_parts(monkeypatch: pytest.MonkeyPatch) -> None:
