@@ -17,7 +17,7 @@ from app.api.admission import Admission, Turnstile
 from app.api.context import ApiKeys, RequestContext
 from app.api.metrics import Metrics
 from app.api.parts import ADMITTED
-from app.api.routes import ROUTERS
+from app.api.routes import BUSIEST, ROUTERS
 from app.gallery.errors import GalleryError
 from app.pipeline.errors import PipelineError
 from app.settings import Settings
@@ -58,12 +58,13 @@ def create_app(settings: Settings) -> FastAPI:
     )
     for error in (HTTPException, RequestValidationError):
         app.add_exception_handler(error, problems.handle)
-    for router in (*ROUTERS, console):
+    others = (router for router in ROUTERS if router not in BUSIEST)
+    for router in (*BUSIEST, *others, console):
         app.include_router(router)
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = openapi.build(app)
+            app.openapi_schema = openapi.build()
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
@@ -79,6 +80,7 @@ async def _running(settings: Settings, metrics: Metrics, admission: Admission) -
     from app.jobs.video import KIND
     from app.pipeline.batcher import MicroBatcher
     from app.wiring import (
+        batch_size,
         build_engine,
         gallery_jobs,
         live_streams,
@@ -98,7 +100,7 @@ async def _running(settings: Settings, metrics: Metrics, admission: Admission) -
     gallery = await opening
     batcher = MicroBatcher(
         engine.embedder,
-        max_batch=settings.queues.max_batch,
+        max_batch=batch_size(settings),
         max_wait=settings.queues.batch_wait_ms / 1e3,
         max_queue=settings.queues.faces_waiting,
         more_expected=lambda: admission.active > 1,

@@ -86,7 +86,11 @@ class Queues(_Group):
         default=64, ge=0, description="Requests that may wait for their turn beyond those in flight."
     )
     max_batch: int = Field(
-        default=32, ge=1, le=1024, description="Most faces that go through the embedder together."
+        default=0,
+        ge=0,
+        le=1024,
+        description="Most faces that go through the embedder together; "
+        "0 takes 4 on the processor and 32 on a GPU.",
     )
     batch_wait_ms: float = Field(
         default=2.0,

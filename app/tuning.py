@@ -83,8 +83,9 @@ def tune(
     counts = sorted({1, max(1, cores // 2), cores})
     engines: dict[int, Engine] = {}
     batchings: list[Batching] = []
+    queues = settings.queues.model_copy(update={"max_batch": BATCHES[-1]})
     for threads in counts:
-        engines[threads] = build_engine(settings.model_copy(update={"threads": threads}))
+        engines[threads] = build_engine(settings.model_copy(update={"threads": threads, "queues": queues}))
         for batch in BATCHES:
             tell(f"embedder: {threads} threads, batches of {batch}")
             rate = _faces_per_second(engines[threads], batch, seconds / len(BATCHES))

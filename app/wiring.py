@@ -79,9 +79,23 @@ def load_embedder(settings: Settings, name: str) -> "OnnxEmbedder":
         settings.models_dir / name,
         providers=settings.provider,
         threads=settings.threads,
-        max_batch=settings.queues.max_batch,
+        max_batch=batch_size(settings),
         precision=settings.precision,
     )
+
+
+def batch_size(settings: Settings) -> int:
+    """Most faces that go through the embedder together.
+
+    A processor gains nothing from more than a few, as soon as they don't fit its cache; they only need more
+    memory and make everybody wait. A GPU wants many.
+    """
+    if settings.queues.max_batch:
+        return settings.queues.max_batch
+    import onnxruntime
+
+    cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    return 4 if settings.provider == "cpu" or (settings.provider == "auto" and not cuda) else 32
 
 
 def build_engine(settings: Settings) -> Engine:

@@ -50,38 +50,41 @@ class Context:
     limits: Limits
 
 
-# FastAPI runs a dependency that is not `async` in a worker thread: that costs more than all of these do.
-
-
-async def _parts(request: Request) -> Parts:
+def _parts(request: Request) -> Parts:
     parts: Parts = request.app.state.parts
     return parts
 
 
-PartsDep = Annotated[Parts, Depends(_parts)]
+# FastAPI runs a dependency that is not `async` in a worker thread, and looks at each one's parameters for
+# every request: both cost more than these do.
 
 
-async def _context(request: Request, parts: PartsDep) -> Context:
+async def _parts_dependency(request: Request) -> Parts:
+    return _parts(request)
+
+
+async def _context(request: Request) -> Context:
     state = request.state
-    return Context(request, state.request_id, state.timings, parts.settings.limits)
+    return Context(request, state.request_id, state.timings, _parts(request).settings.limits)
 
 
-async def _admitted(parts: PartsDep) -> AsyncIterator[None]:
-    async with parts.admission.enter():
+async def _admitted(request: Request) -> AsyncIterator[None]:
+    async with _parts(request).admission.enter():
         yield
 
 
 async def _once(
     request: Request,
-    parts: PartsDep,
     idempotency_key: Annotated[
         str | None,
         Header(description="Makes a write repeatable: same key and request, same answer, one effect."),
     ] = None,
 ) -> Once:
+    parts = _parts(request)
     return Once(f"{request.method} {request.url.path}", idempotency_key, parts.gallery, parts.locks)
 
 
+PartsDep = Annotated[Parts, Depends(_parts_dependency)]
 ContextDep = Annotated[Context, Depends(_context)]
 OnceDep = Annotated[Once, Depends(_once)]
 ADMITTED = Depends(_admitted)

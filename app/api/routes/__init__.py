@@ -23,6 +23,9 @@ from app.api.routes import (
     videos,
 )
 
+BUSIEST: tuple[APIRouter, ...] = (identify.router, verify.router, detect.router, embed.router)
+"""Where most requests go: the application looks among them first."""
+
 ROUTERS: tuple[APIRouter, ...] = (
     health.router,
     models.router,
@@ -43,3 +46,4 @@ ROUTERS: tuple[APIRouter, ...] = (
     monitors.router,
     stream.router,
 )
+"""All, in the order of the documentation."""
