@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Select, insert, select, update
+from sqlalchemy import Connection, Select, bindparam, insert, select, update
 
 from app.gallery.database import Database
 from app.gallery.errors import InvalidRequestError
@@ -30,6 +30,12 @@ AuditLevel = Literal["all", "writes", "off"]
 START = "0" * 64
 CHUNK = 5000
 HEAD_FILE = "audit.head"
+
+
+# Built once: every write appends.
+_HEAD = select(AUDIT_HEAD.c.number, AUDIT_HEAD.c.hash).with_for_update()
+_APPEND = insert(AUDIT)
+_MOVE_HEAD = update(AUDIT_HEAD).values(number=bindparam("last"), hash=bindparam("digest"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +158,9 @@ def record(tx: Connection, events: Sequence[Event]) -> None:
         )
         digest = AuditEntry(*said, hash="").expected_hash(digest)
         rows.append(dict(zip((c.name for c in AUDIT.c), (*said, digest), strict=True)))
-    tx.execute(insert(AUDIT), rows)
+    tx.execute(_APPEND, rows)
     if head.number:
-        tx.execute(update(AUDIT_HEAD).values(number=number, hash=digest))
+        tx.execute(_MOVE_HEAD, {"last": number, "digest": digest})
     else:
         tx.execute(insert(AUDIT_HEAD).values(id=1, number=number, hash=digest))
 
@@ -242,5 +248,5 @@ def note_head(folder: Path, head: Head) -> None:
 
 
 def _head(tx: Connection) -> Head:
-    row = tx.execute(select(AUDIT_HEAD.c.number, AUDIT_HEAD.c.hash).with_for_update()).first()
+    row = tx.execute(_HEAD).first()
     return Head() if row is None else Head(row.number, row.hash)

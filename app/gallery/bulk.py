@@ -95,7 +95,7 @@ def enroll(tx: Connection, gallery: Gallery, people: Sequence[NewPerson]) -> Cha
             new.append((face_id, face if gallery.keep_crops else replace(face, crop=None)))
         if not new:
             continue
-        numbers = store.insert_faces(tx, gallery.id, owner, new)
+        numbers, _ = store.insert_faces(tx, gallery.id, owner, new)
         faces = {"faces": [face_id for face_id, _ in new]}
         events.append(Event("face.enroll", gallery.id, person.id, faces))
         if person.updated_at is not None and owner.identity.created_at == person.created_at:

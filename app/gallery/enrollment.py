@@ -11,7 +11,6 @@ from app.gallery.bulk import BulkEnrolled, NewPerson
 from app.gallery.errors import ConflictError
 from app.gallery.exchange import CropsOf
 from app.gallery.live import LiveGallery
-from app.gallery.matching import candidates
 from app.gallery.search import Search
 from app.gallery.types import Duplicate, Enrolled, Gallery, NewFace, Vectors
 from app.gallery.writes import Change, Keyed
@@ -87,9 +86,9 @@ class Enrollment(Search):
             if contract is not None and duplicates != "ignore":
                 owners = [(person.id, str(face.id)) for person in people for face in person.faces]
                 limit = self._threshold(live.gallery, live.size() + len(vectors)).value
-                with self._database.reading() as tx:
-                    nearest = candidates(live, tx, vectors, 2)
-                others = bulk.resembling(nearest, vectors, [owner for owner, _ in owners], limit)
+                others = bulk.resembling(
+                    self._nearest(live, vectors, 2), vectors, [owner for owner, _ in owners], limit
+                )
                 pairs = zip(owners, others, strict=True)
                 resembled = {face_id: other for (_, face_id), other in pairs if other is not None}
             if duplicates == "refuse":
@@ -117,10 +116,8 @@ class Enrollment(Search):
         """At most one for each new face: the nearest that is too near. The caller holds the gallery's writer
         lock."""
         limit = self._threshold(live.gallery, live.size()).value
-        with self._database.reading() as tx:
-            near = candidates(live, tx, vectors, 2)
         found = []
-        for row in near:
+        for row in self._nearest(live, vectors, 2):
             for c in row:
                 if c.similarity >= (NEAR_DUPLICATE if c.identity_id == identity_id else limit):
                     found.append(Duplicate(c.identity_id, c.face_id, c.similarity))

@@ -42,20 +42,37 @@ class Among:
         return np.asarray(self.numbers[places] == identities)
 
 
+def search_index(
+    live: LiveGallery, probes: Vectors, k: int, among: Among | None = None
+) -> list[Ranked] | None:
+    """What the index alone says about the k nearest identities, for `candidates`; None where it takes the
+    faces themselves. Do it before the transaction: a search may take long, and who deletes waits for
+    transactions."""
+    if live.gallery.template == "top_k_mean" or (among is not None and among.faces <= SCAN):
+        return None
+    return _nearest_identities(live, probes, k, among)
+
+
 def candidates(
-    live: LiveGallery, tx: Connection, probes: Vectors, k: int, among: Among | None = None
+    live: LiveGallery,
+    tx: Connection,
+    probes: Vectors,
+    k: int,
+    among: Among | None = None,
+    ranked: list[Ranked] | None = None,
 ) -> list[list[Candidate]]:
     """The k nearest identities of each probe, best first; fewer where the gallery has fewer.
 
     best: the identity's nearest face. mean: the mean of its faces. top_k_mean: the mean of its nearest few.
-    among: only these identities.
+    among: only these identities. ranked: what `search_index` said.
     """
     template = live.gallery.template
     if among is not None and among.faces <= SCAN:
         return _by_comparing_all(live, tx, probes, k, among)
     if template == "top_k_mean":
         return [_by_top_k_mean(live, tx, probe, k, among) for probe in probes]
-    ranked = _nearest_identities(live, probes, k, among)
+    if ranked is None:
+        ranked = _nearest_identities(live, probes, k, among)
     if template == "mean":
         return [_by_mean(live, tx, probe, row) for probe, row in zip(probes, ranked, strict=True)]
     found = store.found_faces(tx, live.gallery.id, [key for row in ranked for _, key, _ in row])

@@ -10,7 +10,7 @@ from app.gallery.calibration import gallery_threshold
 from app.gallery.decisions import decide, decide_together
 from app.gallery.errors import ContractMismatchError, InvalidRequestError
 from app.gallery.live import LiveGallery
-from app.gallery.matching import Among, candidates, similarity_to
+from app.gallery.matching import Among, candidates, search_index, similarity_to
 from app.gallery.registry import Registry
 from app.gallery.types import (
     Candidate,
@@ -71,11 +71,12 @@ class Search(Registry):
         gallery_id = gallery.id
         self._fits(live, contract, probes)
         wanted = max(k, 2, len(probes) + 1 if assign_unique else 0)
+        among = self._among(gallery_id, asked)
+        size = live.size() if among is None else among.entries(gallery.template)
+        limit = self._threshold(gallery, size, threshold)
+        ranked = search_index(live, probes, wanted, among) if len(probes) else []
         with self._database.reading() as tx:
-            among = Among(*store.identities_having(tx, gallery_id, asked)) if asked else None
-            size = live.size() if among is None else among.entries(gallery.template)
-            limit = self._threshold(gallery, size, threshold)
-            found = candidates(live, tx, probes, wanted, among) if len(probes) else []
+            found = candidates(live, tx, probes, wanted, among, ranked)
             margin = gallery.ambiguity_margin
             decided: list[tuple[Decision, str | None]]
             if assign_unique:
@@ -88,11 +89,19 @@ class Search(Registry):
     def nearest(self, gallery_id: str, vectors: Vectors, k: int) -> list[list[Candidate]]:
         """The k nearest identities of each probe (N, D), best first, without deciding anything."""
 
-        def search(live: LiveGallery) -> list[list[Candidate]]:
-            with self._database.reading() as tx:
-                return candidates(live, tx, checks.probes(vectors), checks.top(k))
+        probes, wanted = checks.probes(vectors), checks.top(k)
+        return self._steadily(gallery_id, lambda live: self._nearest(live, probes, wanted))
 
-        return self._steadily(gallery_id, search)
+    def _nearest(self, live: LiveGallery, probes: Vectors, k: int) -> list[list[Candidate]]:
+        ranked = search_index(live, probes, k)
+        with self._database.reading() as tx:
+            return candidates(live, tx, probes, k, ranked=ranked)
+
+    def _among(self, gallery_id: str, asked: MetadataFilter) -> Among | None:
+        if not asked:
+            return None
+        with self._database.reading() as tx:
+            return Among(*store.identities_having(tx, gallery_id, asked))
 
     def verify(
         self,

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from app.gallery import checks, store
 from app.gallery.audit import Event
 from app.gallery.decisions import template_of
-from app.gallery.errors import InvalidRequestError, NotFoundError
+from app.gallery.errors import ConflictError, InvalidRequestError, NotFoundError
 from app.gallery.index.ports import Keys
 from app.gallery.live import NO_KEYS
 from app.gallery.types import (
@@ -83,6 +83,8 @@ def update_gallery(tx: Connection, old: Gallery, new: Gallery) -> Change[Gallery
 def create_identity(
     tx: Connection, gallery_id: str, identity_id: str, name: str, metadata: Mapping[str, Any]
 ) -> Change[Identity]:
+    if store.find_identity(tx, gallery_id, identity_id) is not None:
+        raise ConflictError("identity_exists", f"identity {identity_id!r} exists already in {gallery_id!r}")
     made = store.insert_identity(tx, gallery_id, identity_id, name, metadata)
     gallery = store.touch_gallery(tx, gallery_id, identities=1)
     return Change(made.identity, gallery, events=(Event("identity.create", gallery_id, identity_id),))
@@ -157,8 +159,7 @@ def enroll(
         (face.id or checks.new_id(), face if gallery.keep_crops else replace(face, crop=None))
         for face in faces
     ]
-    numbers = store.insert_faces(tx, gallery.id, owner, rows)
-    stored = store.get_faces(tx, owner, numbers.tolist())
+    numbers, stored = store.insert_faces(tx, gallery.id, owner, rows)
     gallery = store.touch_gallery(tx, gallery.id, identities=new, faces=len(faces))
     if gallery.template == "mean":
         removed, added = mean_moved(tx, owner)

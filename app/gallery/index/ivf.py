@@ -16,10 +16,10 @@ PROBES = 3.0
 """Lists that a search reads: so many times the square root of their number. With embeddings of identities of
 four faces (`benchmarks/gallery.py`) that finds 993 of 1,000 nearest faces at 100,000."""
 
-_POINTS_A_LIST = 48
+POINTS_A_LIST = 48
 """Vectors per centroid that the clustering sees; FAISS warns below 39."""
 
-_ITERATIONS = 10
+ITERATIONS = 10
 
 _PQ_DIMENSIONS = 4
 """Numbers that one byte of a product quantizer stands for."""
@@ -55,8 +55,8 @@ class IvfIndex:
             index = faiss.IndexIVFPQ(
                 quantizer, dimension, lists, max(1, dimension // _PQ_DIMENSIONS), 8, metric
             )
-        index.cp.niter, index.cp.spherical = _ITERATIONS, True
-        index.cp.max_points_per_centroid = _POINTS_A_LIST
+        index.cp.niter, index.cp.spherical = ITERATIONS, True
+        index.cp.max_points_per_centroid = POINTS_A_LIST
         index.train(np.ascontiguousarray(sample, dtype=np.float32))
         index.set_direct_map_type(_faiss.DirectMap.Hashtable)
         return cls(index, kind, expected)
@@ -116,9 +116,9 @@ class IvfIndex:
 def lists_for(count: int) -> int:
     """Four times the square root, to the nearest power of two, few enough to train: 4,096 at a million."""
     wanted: int = 2 ** round(math.log2(4 * math.sqrt(max(count, 1))))
-    return max(1, min(wanted, count // _POINTS_A_LIST))
+    return max(1, min(wanted, count // POINTS_A_LIST))
 
 
 def sample_size(count: int) -> int:
     """How many random vectors `IvfIndex.trained` wants to see."""
-    return min(count, max(_POINTS_A_LIST * lists_for(count), 50_000))
+    return min(count, max(POINTS_A_LIST * lists_for(count), 50_000))

@@ -5,14 +5,17 @@ from typing import Any, Literal, get_args
 
 import faiss
 
+from app.gallery.index.fastscan import FastScanIndex
 from app.gallery.index.flat import FlatIndex
 from app.gallery.index.hnsw import HnswIndex
 from app.gallery.index.ivf import IvfIndex, sample_size
 from app.gallery.index.ports import VectorIndex, sink
 from app.gallery.types import Vectors
 
-Kind = Literal["flat", "flat-fp16", "flat-sq8", "hnsw", "ivf", "ivf-sq8", "ivf-pq"]
-IndexSetting = Literal["auto", "flat", "flat-fp16", "flat-sq8", "hnsw", "ivf", "ivf-sq8", "ivf-pq"]
+Kind = Literal["flat", "flat-fp16", "flat-sq8", "hnsw", "ivf", "ivf-fast", "ivf-sq8", "ivf-pq"]
+IndexSetting = Literal[
+    "auto", "flat", "flat-fp16", "flat-sq8", "hnsw", "ivf", "ivf-fast", "ivf-sq8", "ivf-pq"
+]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -24,7 +27,7 @@ SQ8_FROM = 4_000_000
 
 PQ_FROM = 30_000_000
 
-SMALLEST = {"flat-sq8": 1000, "ivf": 2000, "ivf-sq8": 2000, "ivf-pq": 20_000, "hnsw": 1000}
+SMALLEST = {"flat-sq8": 1000, "ivf": 2000, "ivf-fast": 2000, "ivf-sq8": 2000, "ivf-pq": 20_000, "hnsw": 1000}
 """Vectors below which a kind isn't worth its training, and the exact scan serves."""
 
 
@@ -34,7 +37,7 @@ def wanted_kind(setting: IndexSetting, count: int, current: Kind) -> Kind:
     if setting != "auto":
         return setting if count >= SMALLEST.get(setting, 0) else "flat"
     fit: Kind = "flat"
-    for kind, start in (("ivf", IVF_FROM), ("ivf-sq8", SQ8_FROM), ("ivf-pq", PQ_FROM)):
+    for kind, start in (("ivf-fast", IVF_FROM), ("ivf-sq8", SQ8_FROM), ("ivf-pq", PQ_FROM)):
         if count >= start or (kind == current and count >= start // 2):
             fit = kind  # type: ignore[assignment]
     return fit
@@ -54,6 +57,8 @@ def training_size(kind: Kind, count: int) -> int:
 
 def empty_index(kind: Kind, dimension: int, sample: Vectors, expected: int) -> VectorIndex:
     """An index of a kind, without vectors, made for `expected` of them from a `sample` (M, D)."""
+    if kind == "ivf-fast":
+        return FastScanIndex.trained(sample, expected)
     if kind.startswith("ivf"):
         return IvfIndex.trained(kind, sample, expected)
     if kind == "hnsw":
@@ -67,6 +72,8 @@ def load_index(source: Path | Any) -> VectorIndex:
     read = faiss.read_index(sink(source))
     if isinstance(read, faiss.IndexIDMap):
         inner = faiss.downcast_index(read.index)
+        if isinstance(inner, faiss.IndexRefine):
+            return FastScanIndex.restored(read)
         if isinstance(inner, faiss.IndexHNSW):
             return HnswIndex.restored(read)
         if isinstance(inner, (faiss.IndexFlat, faiss.IndexScalarQuantizer)):

@@ -17,7 +17,7 @@ from app.gallery.types import NewFace, Page, StoredFace, Vectors
 
 _FACE_COLUMNS = tuple(c for c in FACES.c if c.name != "vector")
 
-# What every identification asks for, built once: building a statement takes longer than running it.
+# What identifications and writes ask for, built once: building a statement takes longer than running it.
 _FACES_BY_NUMBER = (
     select(FACES.c.number, FACES.c.id, FACES.c.identity_number, IDENTITIES.c.id)
     .join(IDENTITIES, IDENTITIES.c.number == FACES.c.identity_number)
@@ -25,6 +25,21 @@ _FACES_BY_NUMBER = (
         FACES.c.number.in_(bindparam("numbers", expanding=True)), FACES.c.gallery_id == bindparam("gallery")
     )
 )
+_VECTORS = (
+    select(FACES.c.number, FACES.c.vector)
+    .where(FACES.c.number.in_(bindparam("numbers", expanding=True)))
+    .order_by(FACES.c.number)
+)
+_VECTORS_OF = (
+    select(FACES.c.number, FACES.c.vector)
+    .where(FACES.c.identity_number.in_(bindparam("identities", expanding=True)))
+    .order_by(FACES.c.number)
+)
+_FACE = select(*_FACE_COLUMNS).where(
+    FACES.c.identity_number == bindparam("identity"), FACES.c.id == bindparam("face")
+)
+_INSERT = insert(FACES)
+_DELETE = delete(FACES).where(FACES.c.number == bindparam("face"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +54,9 @@ class Found:
 
 def insert_faces(
     tx: Connection, gallery_id: str, owner: NumberedIdentity, faces: Sequence[tuple[str, NewFace]]
-) -> Keys:
-    """Add faces with their ids, and the crops that come with them; returns their numbers. The identity's
-    count and ticks move along."""
+) -> tuple[Keys, tuple[StoredFace, ...]]:
+    """Add faces with their ids, and the crops that come with them; returns their numbers and what is stored
+    of them. The identity's count and ticks move along."""
     at, first = now(), owner.ticks + 1
     if owner.ticks + len(faces) >= 1 << ORDINAL_BITS:
         raise InvalidRequestError(f"identity {owner.identity.id!r} has had its {1 << ORDINAL_BITS} faces")
@@ -61,19 +76,25 @@ def insert_faces(
         }
         for number, (face_id, face) in zip(numbers.tolist(), faces, strict=True)
     ]
-    tx.execute(insert(FACES), rows)
+    tx.execute(_INSERT, rows)
     crops = [{"face_id": face_id, "image": face.crop} for face_id, face in faces if face.crop is not None]
     if crops:
         tx.execute(insert(CROPS), crops)
     tick(tx, owner.number, faces=len(faces), ticks=len(faces))
-    return numbers
+    person = owner.identity
+    stored = tuple(
+        StoredFace(
+            *(face_id, person.id, gallery_id, face.quality, face.detection_score, face.source),
+            created_at=face.created_at or at,
+        )
+        for face_id, face in faces
+    )
+    return numbers, stored
 
 
 def find_face(tx: Connection, owner: NumberedIdentity, face_id: str) -> tuple[int, StoredFace]:
     """The face and its number; NotFoundError where the identity has none of this id."""
-    row = tx.execute(
-        select(*_FACE_COLUMNS).where(FACES.c.identity_number == owner.number, FACES.c.id == face_id)
-    ).first()
+    row = tx.execute(_FACE, {"identity": owner.number, "face": face_id}).first()
     if row is None:
         raise NotFoundError(
             "face_not_found_in_gallery", f"identity {owner.identity.id!r} has no face {face_id!r}"
@@ -88,17 +109,12 @@ def list_faces(tx: Connection, owner: NumberedIdentity, cursor: str | None, limi
     return page(tx, query, limit, lambda row: (str(row.number), _face(row, owner.identity.id)))
 
 
-def get_faces(tx: Connection, owner: NumberedIdentity, numbers: Sequence[int]) -> tuple[StoredFace, ...]:
-    query = select(*_FACE_COLUMNS).where(FACES.c.number.in_(numbers)).order_by(FACES.c.number)
-    return tuple(_face(row, owner.identity.id) for row in tx.execute(query))
-
-
 def delete_face(tx: Connection, owner: NumberedIdentity, number: int) -> None:
     if owner.ticks + 1 >= 1 << ORDINAL_BITS:
         raise InvalidRequestError(
             f"identity {owner.identity.id!r} has changed too often; delete it and enroll anew"
         )
-    tx.execute(delete(FACES).where(FACES.c.number == number))
+    tx.execute(_DELETE, {"face": number})
     tick(tx, owner.number, faces=-1, ticks=1)
 
 
@@ -129,8 +145,7 @@ def vectors_of_identities(tx: Connection, numbers: Iterable[int]) -> tuple[Keys,
     """Every face of some identities: numbers (F,) and vectors (F, D), by rising number."""
     rows: list[tuple[int, bytes]] = []
     for some in batches(sorted(set(numbers))):
-        query = select(FACES.c.number, FACES.c.vector).where(FACES.c.identity_number.in_(some))
-        rows += [(row.number, row.vector) for row in tx.execute(query.order_by(FACES.c.number))]
+        rows += [(row[0], row[1]) for row in tx.execute(_VECTORS_OF, {"identities": some})]
     return _unpack(rows)
 
 
@@ -145,8 +160,7 @@ def vectors(tx: Connection, numbers: Sequence[int]) -> tuple[Keys, Vectors]:
     """Some faces by number, which rise; those that are gone are left out."""
     rows: list[tuple[int, bytes]] = []
     for some in batches(numbers):
-        query = select(FACES.c.number, FACES.c.vector).where(FACES.c.number.in_(some))
-        rows += [(row.number, row.vector) for row in tx.execute(query.order_by(FACES.c.number))]
+        rows += [(row[0], row[1]) for row in tx.execute(_VECTORS, {"numbers": some})]
     return _unpack(rows)
 
 

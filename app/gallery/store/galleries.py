@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
 from app.gallery.errors import ConflictError, NotFoundError
 from app.gallery.models import FACES, GALLERIES, IDENTITIES
@@ -17,6 +17,18 @@ from app.gallery.types import (
     Strictness,
     TemplatePolicy,
     ThresholdPolicy,
+)
+
+_TOUCH = (
+    update(GALLERIES)
+    .where(GALLERIES.c.id == bindparam("gallery"))
+    .values(
+        revision=GALLERIES.c.revision + 1,
+        identities=GALLERIES.c.identities + bindparam("more_identities"),
+        faces=GALLERIES.c.faces + bindparam("more_faces"),
+        updated_at=bindparam("at"),
+    )
+    .returning(*GALLERIES.c)
 )
 
 
@@ -76,18 +88,11 @@ def set_gallery(tx: Connection, gallery: Gallery, *, dimension: int | None = Non
 def touch_gallery(tx: Connection, gallery_id: str, *, identities: int = 0, faces: int = 0) -> Gallery:
     """Count a write: the revision goes up by one, the counts by what is given. Returns the gallery after
     it."""
-    g = GALLERIES.c
-    tx.execute(
-        update(GALLERIES)
-        .where(g.id == gallery_id)
-        .values(
-            revision=g.revision + 1,
-            identities=g.identities + identities,
-            faces=g.faces + faces,
-            updated_at=now(),
-        )
-    )
-    return get_gallery(tx, gallery_id)
+    more = {"gallery": gallery_id, "more_identities": identities, "more_faces": faces, "at": now()}
+    row = tx.execute(_TOUCH, more).first()
+    if row is None:
+        raise NotFoundError("gallery_not_found", f"there is no gallery {gallery_id!r}")
+    return _gallery(row)
 
 
 def dimension_of(tx: Connection, gallery_id: str) -> int | None:

@@ -21,15 +21,28 @@ from sqlalchemy import (
 )
 from sqlalchemy import cast as cast_sql
 
-from app.gallery.errors import ConflictError, NotFoundError
+from app.gallery.errors import NotFoundError
 from app.gallery.index.ports import Keys
 from app.gallery.models import FACES, IDENTITIES, ORDINAL_BITS
 from app.gallery.store.rows import after_number, batches, now, numbers, page
 from app.gallery.types import Identity, MetadataFilter, Page
 
-# What every identification asks for, built once: building a statement takes longer than running it.
+# What identifications and writes ask for, built once: building a statement takes longer than running it.
 _IDENTITIES_BY_ID = select(IDENTITIES).where(
     IDENTITIES.c.gallery_id == bindparam("gallery"), IDENTITIES.c.id.in_(bindparam("ids", expanding=True))
+)
+_IDENTITY = select(IDENTITIES).where(
+    IDENTITIES.c.gallery_id == bindparam("gallery"), IDENTITIES.c.id == bindparam("identity")
+)
+_INSERT = insert(IDENTITIES).returning(*IDENTITIES.c)
+_TICK = (
+    update(IDENTITIES)
+    .where(IDENTITIES.c.number == bindparam("identity"))
+    .values(
+        faces=IDENTITIES.c.faces + bindparam("more_faces"),
+        ticks=IDENTITIES.c.ticks + bindparam("more_ticks"),
+        updated_at=bindparam("at"),
+    )
 )
 
 
@@ -50,29 +63,16 @@ class NumberedIdentity:
 def insert_identity(
     tx: Connection, gallery_id: str, identity_id: str, name: str, metadata: Mapping[str, Any]
 ) -> NumberedIdentity:
-    if find_identity(tx, gallery_id, identity_id) is not None:
-        raise ConflictError("identity_exists", f"identity {identity_id!r} exists already in {gallery_id!r}")
+    """One that `find_identity` didn't find."""
     at = now()
-    tx.execute(
-        insert(IDENTITIES).values(
-            gallery_id=gallery_id,
-            id=identity_id,
-            name=name,
-            metadata=dict(metadata),
-            faces=0,
-            ticks=0,
-            created_at=at,
-            updated_at=at,
-        )
-    )
-    return get_identity(tx, gallery_id, identity_id)
+    values = {"gallery_id": gallery_id, "id": identity_id, "name": name, "metadata": dict(metadata)}
+    counts = {"faces": 0, "ticks": 0, "created_at": at, "updated_at": at}
+    return _numbered(tx.execute(_INSERT, values | counts).one())
 
 
 def find_identity(tx: Connection, gallery_id: str, identity_id: str) -> NumberedIdentity | None:
-    row = tx.execute(
-        select(IDENTITIES).where(IDENTITIES.c.gallery_id == gallery_id, IDENTITIES.c.id == identity_id)
-    ).first()
-    return None if row is None else NumberedIdentity(row.number, row.ticks, _identity(row))
+    row = tx.execute(_IDENTITY, {"gallery": gallery_id, "identity": identity_id}).first()
+    return None if row is None else _numbered(row)
 
 
 def get_identity(tx: Connection, gallery_id: str, identity_id: str) -> NumberedIdentity:
@@ -157,9 +157,11 @@ def template_keys(tx: Connection, gallery_id: str) -> Keys:
 
 def tick(tx: Connection, number: int, *, faces: int, ticks: int) -> None:
     """Count changes to the faces of an identity."""
-    i = IDENTITIES.c
-    values = {"faces": i.faces + faces, "ticks": i.ticks + ticks, "updated_at": now()}
-    tx.execute(update(IDENTITIES).where(i.number == number).values(values))
+    tx.execute(_TICK, {"identity": number, "more_faces": faces, "more_ticks": ticks, "at": now()})
+
+
+def _numbered(row: Row[Any]) -> NumberedIdentity:
+    return NumberedIdentity(row.number, row.ticks, _identity(row))
 
 
 def _identity(row: Row[Any]) -> Identity:

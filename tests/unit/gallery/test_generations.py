@@ -71,10 +71,10 @@ def test_every_kind_keeps_up_with_the_oracle(kind: Kind, tmp_path: Path) -> None
 
 def test_the_choice_follows_the_size_without_swinging() -> None:
     assert wanted_kind("auto", 10_000, "flat") == "flat"
-    assert wanted_kind("auto", kinds.IVF_FROM, "flat") == "ivf"
-    assert wanted_kind("auto", kinds.IVF_FROM - 1, "ivf") == "ivf"
-    assert wanted_kind("auto", kinds.IVF_FROM // 2 - 1, "ivf") == "flat"
-    assert wanted_kind("auto", kinds.SQ8_FROM, "ivf") == "ivf-sq8"
+    assert wanted_kind("auto", kinds.IVF_FROM, "flat") == "ivf-fast"
+    assert wanted_kind("auto", kinds.IVF_FROM - 1, "ivf-fast") == "ivf-fast"
+    assert wanted_kind("auto", kinds.IVF_FROM // 2 - 1, "ivf-fast") == "flat"
+    assert wanted_kind("auto", kinds.SQ8_FROM, "ivf-fast") == "ivf-sq8"
     assert wanted_kind("auto", kinds.PQ_FROM, "ivf-sq8") == "ivf-pq"
     assert wanted_kind("hnsw", 10, "flat") == "flat"
     assert wanted_kind("hnsw", 5000, "flat") == "hnsw"
@@ -95,7 +95,7 @@ def filled(service: GalleryService, vectors: Vectors, each: int) -> None:
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("template", ["best", "mean"])
-@pytest.mark.parametrize("setting", ["ivf", "ivf-sq8", "hnsw", "flat-fp16"])
+@pytest.mark.parametrize("setting", ["ivf", "ivf-fast", "ivf-sq8", "hnsw", "flat-fp16"])
 def test_writes_during_a_build_are_in_the_new_index(
     reopen: Open, setting: IndexSetting, template: str
 ) -> None:
