@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-from app.wiring import build_engine
+import pytest
+
+from app.settings import Settings
+from app.wiring import batch_size, build_engine
 from tests.server import settings_for
 from tests.toy import write_toy_model
 
@@ -15,3 +18,20 @@ def test_the_settings_of_detection_reach_the_detector(tmp_path: Path) -> None:
     config = detector.config  # type: ignore[attr-defined]
     assert (config.min_face, config.min_face_ratio, config.threads) == (44, 0.07, 2)
     assert config.thresholds[2] == 0.83
+
+
+@pytest.mark.parametrize(
+    ("provider", "there", "faces"),
+    [
+        ("auto", ["CPUExecutionProvider"], 4),
+        ("auto", ["CUDAExecutionProvider", "CPUExecutionProvider"], 32),
+        ("cpu", ["CUDAExecutionProvider", "CPUExecutionProvider"], 4),
+        ("tensorrt", ["TensorrtExecutionProvider"], 32),
+    ],
+)
+def test_the_size_of_a_batch_suits_what_runs_it(
+    provider: str, there: list[str], faces: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: there)
+    assert batch_size(Settings(provider=provider)) == faces
+    assert batch_size(Settings(provider=provider, queues={"max_batch": 9})) == 9
