@@ -182,8 +182,7 @@ class Recognition:
                 assign_unique=options.assign == "unique",
                 where=options.filter,
             )
-            ids = {c.identity_id for decision in decisions for c in decision.candidates}
-            known = self._gallery.identities(gallery_id, sorted(ids))
+            known = {c.identity_id: c.identity for d in decisions for c in d.candidates if c.identity}
             limit = decisions[0].threshold if decisions else self._gallery.threshold(gallery_id)
             if options.threshold is not None:
                 limit = Threshold(options.threshold, "cosine")

@@ -219,7 +219,7 @@ def _compare(
     for number, probe, row in zip(known.tolist(), vectors, nearest, strict=True):
         if number not in named:
             continue
-        own = named[number].identity_id
+        own = named[number].identity.id
         rest = faces[(owners == number >> ORDINAL_BITS) & (every != number)]
         mine = similarity_to(template, probe, rest) if len(rest) else None
         others = [c for c in row if c.identity_id != own]

@@ -76,10 +76,7 @@ def candidates(
     if template == "mean":
         return [_by_mean(live, tx, probe, row) for probe, row in zip(probes, ranked, strict=True)]
     found = store.found_faces(tx, live.gallery.id, [key for row in ranked for _, key, _ in row])
-    return [
-        [Candidate(found[key].identity_id, found[key].face_id, s) for _, key, s in row if key in found]
-        for row in ranked
-    ]
+    return [[_candidate(found[key], s) for _, key, s in row if key in found] for row in ranked]
 
 
 def similarity_to(template: TemplatePolicy, probe: Vectors, faces: Vectors) -> float:
@@ -88,6 +85,10 @@ def similarity_to(template: TemplatePolicy, probe: Vectors, faces: Vectors) -> f
         return float(np.clip(template_of(faces) @ probe, -1, 1))
     similarities = np.clip(faces @ probe, -1, 1)
     return float(similarities.max()) if template == "best" else top_k_mean(similarities)
+
+
+def _candidate(face: store.Found, similarity: float) -> Candidate:
+    return Candidate(face.identity.id, face.face_id, similarity, face.identity)
 
 
 def _by_comparing_all(
@@ -107,10 +108,7 @@ def _by_comparing_all(
         ]
         rows.append(sorted(row, key=lambda entry: -entry[2])[:k])
     found = store.found_faces(tx, live.gallery.id, [key for row in rows for _, key, _ in row])
-    return [
-        [Candidate(found[key].identity_id, found[key].face_id, s) for _, key, s in row if key in found]
-        for row in rows
-    ]
+    return [[_candidate(found[key], s) for _, key, s in row if key in found] for row in rows]
 
 
 def _nearest_identities(
@@ -147,11 +145,7 @@ def _by_mean(live: LiveGallery, tx: Connection, probe: Vectors, ranked: Ranked) 
     faces = _faces_by_identity(tx, [number for number, _, _ in ranked])
     best = {n: int(keys[np.argmax(vectors @ probe)]) for n, (keys, vectors) in faces.items()}
     found = store.found_faces(tx, live.gallery.id, list(best.values()))
-    return [
-        Candidate(found[best[n]].identity_id, found[best[n]].face_id, s)
-        for n, _, s in ranked
-        if n in best and best[n] in found
-    ]
+    return [_candidate(found[best[n]], s) for n, _, s in ranked if n in best and best[n] in found]
 
 
 def _by_top_k_mean(
@@ -169,9 +163,7 @@ def _by_top_k_mean(
             break
         look *= 2
     found = store.found_faces(tx, live.gallery.id, [key for _, key, _ in order])
-    return [
-        Candidate(found[key].identity_id, found[key].face_id, means[n]) for n, key, _ in order if key in found
-    ]
+    return [_candidate(found[key], means[n]) for n, key, _ in order if key in found]
 
 
 def _faces_by_identity(tx: Connection, numbers: list[int]) -> dict[int, tuple[Keys, Vectors]]:

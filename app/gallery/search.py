@@ -77,14 +77,14 @@ class Search(Registry):
         ranked = search_index(live, probes, wanted, among) if len(probes) else []
         with self._database.reading() as tx:
             found = candidates(live, tx, probes, wanted, among, ranked)
-            margin = gallery.ambiguity_margin
-            decided: list[tuple[Decision, str | None]]
-            if assign_unique:
-                decided = decide_together(found, limit, margin, k=k)
-            else:
-                decided = [_named(decide(each, limit, margin, k=k)) for each in found]
-            people = store.get_identities(tx, gallery_id, [i for _, i in decided if i is not None])
-        return [d if i is None else replace(d, identity=people.get(i)) for d, i in decided], gallery
+        margin = gallery.ambiguity_margin
+        decided: list[tuple[Decision, str | None]]
+        if assign_unique:
+            decided = decide_together(found, limit, margin, k=k)
+        else:
+            decided = [_named(decide(each, limit, margin, k=k)) for each in found]
+        people = {each.identity_id: each.identity for row in found for each in row}
+        return [d if i is None else replace(d, identity=people[i]) for d, i in decided], gallery
 
     def nearest(self, gallery_id: str, vectors: Vectors, k: int) -> list[list[Candidate]]:
         """The k nearest identities of each probe (N, D), best first, without deciding anything."""

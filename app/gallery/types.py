@@ -125,11 +125,13 @@ class NewFace:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One identity near a probe. similarity: cosine in [-1, 1] of its template (best face by default)."""
+    """One identity near a probe. similarity: cosine in [-1, 1] of its template (best face by default).
+    identity: as it was read together with the face, where a search found it."""
 
     identity_id: str
     face_id: str
     similarity: float
+    identity: Identity | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +182,7 @@ class DeleteReceipt:
     """What a delete removed. revision: of the gallery after it (None: the gallery itself is gone).
 
     scrubbed: nothing of it is left in any file; False while a long read holds up the database's log, which is
-    emptied as soon as that ends.
+    emptied as soon as that ends, and always with PostgreSQL, which cleans up in its own time.
     """
 
     identities: int

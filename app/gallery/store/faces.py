@@ -10,16 +10,16 @@ from sqlalchemy import Connection, Row, bindparam, delete, insert, select, updat
 from app.gallery.errors import InvalidRequestError, NotFoundError
 from app.gallery.index.ports import Keys
 from app.gallery.models import CROPS, FACES, IDENTITIES, ORDINAL_BITS
-from app.gallery.store.identities import NumberedIdentity, tick
+from app.gallery.store.identities import NumberedIdentity, identity_of, tick
 from app.gallery.store.rows import after_number, batches, now, page
 from app.gallery.store.rows import numbers as numbers_of
-from app.gallery.types import NewFace, Page, StoredFace, Vectors
+from app.gallery.types import Identity, NewFace, Page, StoredFace, Vectors
 
 _FACE_COLUMNS = tuple(c for c in FACES.c if c.name != "vector")
 
 # What identifications and writes ask for, built once: building a statement takes longer than running it.
 _FACES_BY_NUMBER = (
-    select(FACES.c.number, FACES.c.id, FACES.c.identity_number, IDENTITIES.c.id)
+    select(FACES.c.number.label("face_number"), FACES.c.id.label("face_id"), *IDENTITIES.c)
     .join(IDENTITIES, IDENTITIES.c.number == FACES.c.identity_number)
     .where(
         FACES.c.number.in_(bindparam("numbers", expanding=True)), FACES.c.gallery_id == bindparam("gallery")
@@ -44,12 +44,10 @@ _DELETE = delete(FACES).where(FACES.c.number == bindparam("face"))
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A face that a search came up with, as the database knows it."""
+    """A face that a search came up with, and whose it is."""
 
-    number: int
     face_id: str
-    identity_number: int
-    identity_id: str
+    identity: Identity
 
 
 def insert_faces(
@@ -169,7 +167,7 @@ def found_faces(tx: Connection, gallery_id: str, numbers: Sequence[int]) -> dict
     found: dict[int, Found] = {}
     for some in batches(sorted(set(numbers))):
         rows = tx.execute(_FACES_BY_NUMBER, {"gallery": gallery_id, "numbers": some})
-        found |= {row[0]: Found(*row) for row in rows}
+        found |= {row.face_number: Found(row.face_id, identity_of(row)) for row in rows}
     return found
 
 

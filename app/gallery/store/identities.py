@@ -88,7 +88,7 @@ def get_identities(tx: Connection, gallery_id: str, ids: Sequence[str]) -> dict[
     found: dict[str, Identity] = {}
     for some in batches(ids):
         rows = tx.execute(_IDENTITIES_BY_ID, {"gallery": gallery_id, "ids": some})
-        found |= {row.id: _identity(row) for row in rows}
+        found |= {row.id: identity_of(row) for row in rows}
     return found
 
 
@@ -107,7 +107,7 @@ def list_identities(
     if name is not None:
         query = query.where(IDENTITIES.c.name.icontains(name, autoescape=True))
     query = query.where(*_having(tx, where))
-    return page(tx, query, limit, lambda row: (str(row.number), _identity(row)))
+    return page(tx, query, limit, lambda row: (str(row.number), identity_of(row)))
 
 
 def identities_having(tx: Connection, gallery_id: str, where: MetadataFilter) -> tuple[Keys, int]:
@@ -161,10 +161,11 @@ def tick(tx: Connection, number: int, *, faces: int, ticks: int) -> None:
 
 
 def _numbered(row: Row[Any]) -> NumberedIdentity:
-    return NumberedIdentity(row.number, row.ticks, _identity(row))
+    return NumberedIdentity(row.number, row.ticks, identity_of(row))
 
 
-def _identity(row: Row[Any]) -> Identity:
+def identity_of(row: Row[Any]) -> Identity:
+    """The identity of a row that holds all its columns."""
     return Identity(
         id=row.id,
         gallery_id=row.gallery_id,
