@@ -89,7 +89,10 @@ class UnknownsReceipt(Output):
     """What a discard removed."""
 
     faces: int
-    scrubbed: bool = Field(description="False while a long read keeps the database from overwriting its log.")
+    scrubbed: bool = Field(
+        description="Nothing is left in any file. False while a long read keeps the database from "
+        "overwriting its log, and always with PostgreSQL, which keeps deleted rows until its VACUUM."
+    )
 
 
 BODIES: tuple[type[Input], ...] = (InboxPatch, UnknownsName, UnknownsDiscard)

@@ -114,9 +114,10 @@ class Database:
 
     def scrub(self) -> bool:
         """Empty SQLite's write-ahead log, which may still hold what was deleted. It needs a moment without
-        readers: new ones wait for it, and it gives up, with False, on one that takes `SCRUB_WAIT_S`."""
+        readers: new ones wait for it, and it gives up, with False, on one that takes `SCRUB_WAIT_S`. False
+        with other databases too, which keep deleted rows until they clean up by themselves."""
         if not self.is_sqlite:
-            return True
+            return False
         with _as_storage_error(), self._one_writer, self._gate.writing(SCRUB_WAIT_S) as alone:
             if not alone:
                 return False

@@ -196,4 +196,7 @@ class Receipt(Output):
     identities: int
     faces: int
     revision: int | None
-    scrubbed: bool = Field(description="False while a long read keeps the database from overwriting its log.")
+    scrubbed: bool = Field(
+        description="Nothing is left in any file. False while a long read keeps the database from "
+        "overwriting its log, and always with PostgreSQL, which keeps deleted rows until its VACUUM."
+    )

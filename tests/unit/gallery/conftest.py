@@ -1,10 +1,13 @@
 """Faces without photographs: random unit vectors, and galleries in a temporary folder."""
 
+import os
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import create_engine, make_url, text
 
 from app.gallery.service import GalleryService
 from app.gallery.types import NewFace, Vectors
@@ -33,14 +36,39 @@ Open = Callable[[], GalleryService]
 
 
 @pytest.fixture
-def reopen(tmp_path: Path) -> Iterator[Open]:
+def database_url(tmp_path: Path) -> Iterator[str]:
+    """An empty database: SQLite, or one of its own on the PostgreSQL server that TEST_POSTGRES_URL names
+    (postgresql+psycopg://USER:PASSWORD@HOST/postgres)."""
+    server = os.environ.get("TEST_POSTGRES_URL")
+    if not server:
+        yield f"sqlite:///{tmp_path}/gallery.db"
+        return
+    name = f"sphereid_test_{uuid.uuid4().hex}"
+    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    yield make_url(server).set(database=name).render_as_string(hide_password=False)
+    with engine.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    engine.dispose()
+
+
+@pytest.fixture
+def sqlite_only(database_url: str) -> None:
+    """Skips what is about SQLite's files where the tests run on another database."""
+    if not database_url.startswith("sqlite"):
+        pytest.skip("about SQLite's files")
+
+
+@pytest.fixture
+def reopen(tmp_path: Path, database_url: str) -> Iterator[Open]:
     """Opens the gallery in the test's folder, after closing it where it was open."""
     services: list[GalleryService] = []
 
     def opened() -> GalleryService:
         for service in services:
             service.close()
-        services.append(GalleryService.open(f"sqlite:///{tmp_path}/gallery.db", tmp_path))
+        services.append(GalleryService.open(database_url, tmp_path))
         return services[-1]
 
     yield opened

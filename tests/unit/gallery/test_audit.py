@@ -227,6 +227,7 @@ def test_concurrent_writes_make_one_chain(service: GalleryService) -> None:
     assert (verdict.fault, verdict.head.number) == (None, 82)
 
 
+@pytest.mark.usefixtures("sqlite_only")
 def test_a_restored_snapshot_goes_on(reopen: Open, tmp_path: Path) -> None:
     service = reopen()
     act(service)

@@ -12,6 +12,7 @@ from tests.unit.gallery.conftest import CONTRACT, Open, face, unit
 VECTORS = unit(60)
 
 
+@pytest.mark.usefixtures("sqlite_only")
 def test_there_and_back(reopen: Open, tmp_path: Path) -> None:
     service, url = reopen(), f"sqlite:///{tmp_path}/gallery.db"
     for i in range(20):
@@ -37,6 +38,7 @@ def test_there_and_back(reopen: Open, tmp_path: Path) -> None:
     assert (gallery.faces, gallery.revision) == (19, 21)
 
 
+@pytest.mark.usefixtures("sqlite_only")
 def test_it_is_consistent_while_writes_go_on(reopen: Open, tmp_path: Path) -> None:
     service = reopen()
     stop = threading.Event()

@@ -205,6 +205,7 @@ def test_sqlite_is_set_to_lose_nothing(tmp_path: Path) -> None:
     database.close()
 
 
+@pytest.mark.usefixtures("sqlite_only")
 def test_a_newer_schema_is_refused_with_advice(reopen: Open, tmp_path: Path) -> None:
     service = reopen()
     with service._database.writing() as tx:

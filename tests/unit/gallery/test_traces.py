@@ -28,6 +28,7 @@ def enrolled(service: GalleryService, dimension: int) -> Vectors:
     return vectors
 
 
+@pytest.mark.usefixtures("sqlite_only")
 @pytest.mark.parametrize("dimension", [16, 128, 256])
 def test_deleted_identities_leave_nothing(reopen: Open, tmp_path: Path, dimension: int) -> None:
     service = reopen()
@@ -64,6 +65,7 @@ def test_a_deleted_face_and_a_deleted_gallery_leave_nothing(
     assert not [file for file in (tmp_path / "index").rglob("*") if file.is_file()]
 
 
+@pytest.mark.usefixtures("sqlite_only")
 def test_a_reader_that_holds_the_log_is_admitted_in_the_receipt(
     service: GalleryService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
