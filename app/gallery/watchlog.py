@@ -3,6 +3,7 @@ waits for the disk."""
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +20,11 @@ EVERY_S = 1.0
 MOST = 10_000
 """Entries that may wait; who brings one more writes them first."""
 
-BATCH = 200
+BATCH = 25
 """Entries in one transaction: writes to galleries wait for it."""
+
+PAUSE_S = 0.002
+"""Between two of them: whoever waits to write gets in."""
 
 
 class WatchLog:
@@ -107,6 +111,8 @@ class WatchLog:
             done = 0
             try:
                 while done < len(events):
+                    if done:
+                        time.sleep(PAUSE_S)
                     with self._database.writing() as tx:
                         audit.record(tx, events[done : done + BATCH])
                     done += BATCH

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.gallery.index.ivf import ITERATIONS, POINTS_A_LIST, lists_for
-from app.gallery.index.ports import Keys, Similarities, sink
+from app.gallery.index.ports import Keys, Similarities, places_of, sink
 from app.gallery.types import Vectors
 
 _faiss: Any = faiss  # its stubs lag behind it
@@ -105,7 +105,7 @@ class FastScanIndex:
         self._keys[start:end] = keys
 
     def remove(self, keys: Keys) -> int:
-        places = np.flatnonzero(np.isin(self._keys[: self._used], keys))
+        places = places_of(self._keys[: self._used], keys)
         if not len(places):
             return 0
         rows = np.asarray(faiss.rev_swig_ptr(self._rows.get_xb(), self._used * self.dimension))

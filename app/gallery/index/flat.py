@@ -10,7 +10,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from app.gallery.index.ports import Keys, Similarities, sink
+from app.gallery.index.ports import Keys, Similarities, places_of, sink
 from app.gallery.types import Vectors
 
 _faiss: Any = faiss  # its stubs lag behind it
@@ -74,7 +74,7 @@ class FlatIndex:
         self._keys[start:end] = keys
 
     def remove(self, keys: Keys) -> int:
-        places = np.flatnonzero(np.isin(self._keys[: len(self)], keys))
+        places = places_of(self._keys[: len(self)], keys)
         rows = self._codes()
         # From the back, so that the row that moves into a gap is never one that has yet to go.
         end = len(self)

@@ -9,7 +9,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from app.gallery.index.ports import Keys, Similarities, sink
+from app.gallery.index.ports import Keys, Similarities, places_of, sink
 from app.gallery.types import Vectors
 
 NEIGHBORS, BUILD_WIDTH, SEARCH_WIDTH = 32, 80, 96
@@ -52,7 +52,7 @@ class HnswIndex:
         self._keys = np.concatenate([self._keys, keys])
 
     def remove(self, keys: Keys) -> int:
-        places = np.flatnonzero(np.isin(self._keys, keys))
+        places = places_of(self._keys, keys)
         if len(places):
             storage: Any = faiss.downcast_index(self._index.storage)
             total = len(self._keys) * self.dimension

@@ -11,12 +11,25 @@ from app.gallery.types import Vectors
 Keys = NDArray[np.int64]
 """(N,) int64, each at least 0 and unique within an index."""
 
+_FEW = 8
+"""Keys that are looked for one by one: among a million that takes a fifth of the time of `isin`, and searches
+wait for it."""
+
+_NOWHERE = np.empty(0, np.intp)
+
 Similarities = NDArray[np.float32]
 
 
 def sink(target: Path | Any) -> Any:
     """What FAISS takes to write to or read from: a path as text, or its own reader or writer."""
     return str(target) if isinstance(target, Path) else target
+
+
+def places_of(keys: Keys, wanted: Keys) -> NDArray[np.intp]:
+    """Where some of the keys are, rising; those that are not there are left out."""
+    if len(wanted) > _FEW:
+        return np.flatnonzero(np.isin(keys, wanted))
+    return np.sort(np.concatenate([np.flatnonzero(keys == key) for key in wanted] or [_NOWHERE]))
 
 
 class VectorIndex(Protocol):
