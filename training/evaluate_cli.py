@@ -14,6 +14,12 @@ Json = Annotated[
 ReportFolder = Annotated[
     Path | None, typer.Option("--report", help="Folder for JSON and page [default: runs/reports].")
 ]
+Record = Annotated[bool, typer.Option("--record", help="Put the figures into the manifest and CARD.md.")]
+OneModel = Annotated[
+    Path | None, typer.Option("--model", help="Model folder [default: the first by name in models/].")
+]
+Aligned = Annotated[bool, typer.Option("--aligned", help="The images are aligned crops already.")]
+Cache = Annotated[Path, typer.Option("--cache", help="Where features are kept; a stopped run goes on there.")]
 
 evaluate = typer.Typer(help="Measure a model by a published protocol.", no_args_is_help=True)
 
@@ -32,13 +38,9 @@ def evaluate_lfw(
     ] = None,
     out: Json = None,
     report: ReportFolder = None,
-    aligned: Annotated[bool, typer.Option("--aligned", help="The images are aligned crops already.")] = False,
-    record: Annotated[
-        bool, typer.Option("--record", help="Put the figures into the manifest and CARD.md.")
-    ] = False,
-    cache: Annotated[Path | None, typer.Option(help="Where crops and embeddings are kept.")] = Path(
-        "runs/cache"
-    ),
+    aligned: Aligned = False,
+    record: Record = False,
+    cache: Cache = Path("runs/cache"),
 ) -> None:
     """Labeled Faces in the Wild: raw photographs through the service's detector, aligner and embedder.
 
@@ -66,9 +68,7 @@ def evaluate_lfw(
 @evaluate.command("bin")
 def evaluate_bin(
     path: Annotated[Path, typer.Argument(help="Set such as lfw.bin, cfp_fp.bin or agedb_30.bin.")],
-    model: Annotated[
-        Path | None, typer.Option(help="Model folder [default: the first by name in models/].")
-    ] = None,
+    model: OneModel = None,
     out: Json = None,
     report: ReportFolder = None,
 ) -> None:
@@ -82,15 +82,11 @@ def evaluate_bin(
 @evaluate.command("openset")
 def evaluate_openset(
     store: Annotated[Path, typer.Option(help="Store made by `prepare`.")] = Path("runs/store"),
-    model: Annotated[
-        Path | None, typer.Option(help="Model folder [default: the first by name in models/].")
-    ] = None,
+    model: OneModel = None,
     enrolled: Annotated[int, typer.Option(help="Identities in the gallery.")] = 100,
     trials: Annotated[int, typer.Option(help="Random galleries to average over.")] = 10,
     holdout_percent: Annotated[int, typer.Option(help="As in the recipe.")] = 8,
-    record: Annotated[
-        bool, typer.Option("--record", help="Put the figures into the manifest and CARD.md.")
-    ] = False,
+    record: Record = False,
     out: Json = None,
     report: ReportFolder = None,
 ) -> None:
@@ -112,13 +108,6 @@ def evaluate_openset(
         folder=report,
         console=console,
     )
-
-
-OneModel = Annotated[
-    Path | None, typer.Option("--model", help="Model folder [default: the first by name in models/].")
-]
-Aligned = Annotated[bool, typer.Option("--aligned", help="The images are aligned crops already.")]
-Cache = Annotated[Path, typer.Option("--cache", help="Where features are kept; a stopped run goes on there.")]
 
 
 @evaluate.command("blufr")
