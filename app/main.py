@@ -19,6 +19,7 @@ from app.api.metrics import Metrics
 from app.api.parts import ADMITTED
 from app.api.routes import BUSIEST, ROUTERS
 from app.gallery.errors import GalleryError
+from app.memory import keep_trimmed
 from app.pipeline.errors import PipelineError
 from app.settings import Settings
 from app.web.routes import router as console
@@ -133,6 +134,7 @@ async def _running(settings: Settings, metrics: Metrics, admission: Admission) -
     metrics.watch_queue("embed_queue_faces", lambda: batcher.waiting)
     metrics.watch_galleries(sizes)
     recognition = Recognition(engine, batcher, gallery, metrics, settings)
+    trimming = asyncio.create_task(keep_trimmed())
     try:
         yield Parts(
             settings=settings,
@@ -149,6 +151,7 @@ async def _running(settings: Settings, metrics: Metrics, admission: Admission) -
             monitors=monitors,
         )
     finally:
+        trimming.cancel()
         await asyncio.to_thread(monitors.stop)
         await asyncio.to_thread(jobs.stop)
         await asyncio.to_thread(recognition.close)

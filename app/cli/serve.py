@@ -1,14 +1,12 @@
 """`sphereid serve`."""
 
-import ctypes
 import gc
 import logging
-import os
-from contextlib import suppress
 from typing import Annotated
 
 import typer
 
+from app.memory import share_heaps
 from app.settings import Settings
 
 
@@ -33,7 +31,7 @@ def serve(
 
     gc.freeze()
     gc.enable()
-    _share_heaps()
+    share_heaps()
     given = {"host": host, "port": port}
     settings = Settings().model_copy(
         update={name: value for name, value in given.items() if value is not None}
@@ -62,15 +60,3 @@ def serve(
         failure: Exception | None = getattr(app.state, "failure", None)
         if failure is not None:
             raise failure from None
-
-
-def _share_heaps() -> None:
-    """Let glibc keep two heaps at most instead of eight a core.
-
-    Each thread that decodes and detects would otherwise keep what it once needed in a heap of its own: memory
-    went on growing as pictures of ever other sizes came by. MALLOC_ARENA_MAX has the last word.
-    """
-    arena_max = -8  # M_ARENA_MAX of malloc.h
-    if "MALLOC_ARENA_MAX" not in os.environ:
-        with suppress(AttributeError, OSError):  # another C library
-            ctypes.CDLL(None).mallopt(arena_max, 2)
