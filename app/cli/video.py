@@ -75,13 +75,16 @@ def video(
     from app.video.errors import VideoError
     from app.video.files import VIDEO
     from app.video.gallery import GalleryMatcher
+    from app.video.inbox import Inbox
     from app.video.process import process_video
     from app.video.tracks import Links
     from app.video.types import VideoOptions
     from app.wiring import impostor_calibration
 
     with session() as service:
-        matcher = GalleryMatcher(service.gallery(), gallery, service.manifest.contract)
+        galleries = service.gallery()
+        matcher = GalleryMatcher(galleries, gallery, service.manifest.contract)
+        inbox = Inbox(galleries, gallery, service.manifest.contract, source.name[:300])
         about = matcher.about()
         if not about["gallery"]["faces"]:
             note(f"nobody is enrolled in the gallery {gallery!r}: everybody will be an outlier")
@@ -96,6 +99,7 @@ def video(
                     matcher,
                     options,
                     links=Links.from_calibration(impostor_calibration(service.manifest)),
+                    inbox=inbox,
                     about=about,
                     report=bar.update,
                 )
@@ -109,6 +113,8 @@ def video(
         (folder / VIDEO).replace(out)
     if result.truncated:
         note("the file breaks off before its end; this is about the part that could be read")
+    if result.unknowns:
+        note(f"{result.unknowns} unknown faces went into the inbox of the gallery {gallery!r}")
     if as_json:
         typer.echo(json.dumps(json.loads((folder / "tracks.json").read_text(encoding="utf-8"))))
     else:

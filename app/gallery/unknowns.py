@@ -28,7 +28,7 @@ from app.gallery.audit import Event
 from app.gallery.database import Database
 from app.gallery.errors import InvalidRequestError, NotFoundError
 from app.gallery.models import FACES, Base, Sealed, UtcDateTime
-from app.gallery.types import Enrolled, NewFace, Threshold, Vectors
+from app.gallery.types import Enrolled, Gallery, NewFace, Threshold, Vectors
 
 MOST: Final = 2000
 """Faces that an inbox may be allowed to hold; all pairs of them are compared to find out who is who."""
@@ -90,19 +90,21 @@ class KeptFace:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cluster:
-    """Faces of the inbox that look like one person, the best first. center: (D,) float32 of L2 norm 1."""
+    """Faces of the inbox that look like one person, the best first. center: (D,) float32 of L2 norm 1.
+    threshold: the mean similarity from which faces counted as one person."""
 
     faces: tuple[KeptFace, ...]
     contract: str
     center: NDArray[np.float32]
+    threshold: Threshold
 
 
 class Galleries(Protocol):
     """What the inbox asks of the galleries."""
 
-    def get_gallery(self, gallery_id: str) -> Any: ...
+    def get_gallery(self, gallery_id: str) -> Gallery: ...
 
-    def threshold(self, gallery_id: str) -> Threshold: ...
+    def threshold_of(self, gallery: Gallery) -> Threshold: ...
 
     def enroll(
         self,
@@ -224,7 +226,7 @@ class Unknowns:
     def clusters(self, gallery_id: str) -> list[Cluster]:
         """The faces of the inbox by person: those that the gallery's own threshold would take for one. The
         largest cluster first."""
-        limit = self._galleries.threshold(gallery_id).value
+        gallery = self._galleries.get_gallery(gallery_id)
         with self._database.writing() as tx:
             gone = _prune(tx, gallery_id, _rules(tx, gallery_id))
             query = select(*(c for c in UNKNOWNS.c if c.name != "image"))
@@ -234,13 +236,15 @@ class Unknowns:
         for contract in dict.fromkeys(row.contract for row in rows):
             mine = [row for row in rows if row.contract == contract]
             vectors = _unpack([row.vector for row in mine])
-            labels = cluster(vectors, limit)
+            # A gallery without faces has no contract yet: the similarities are those of the inbox's model.
+            limit = self._galleries.threshold_of(replace(gallery, contract=gallery.contract or contract))
+            labels = cluster(vectors, limit.value)
             for label in np.unique(labels):
                 places = np.flatnonzero(labels == label)
                 center = vectors[places].mean(axis=0)
                 center /= max(float(np.linalg.norm(center)), 1e-12)
                 members = sorted((_kept(mine[i]) for i in places), key=lambda face: -face.quality)
-                found.append(Cluster(tuple(members), contract, center))
+                found.append(Cluster(tuple(members), contract, center, limit))
         return sorted(found, key=lambda c: (-len(c.faces), c.faces[0].id))
 
     def picture(self, gallery_id: str, face_id: str) -> bytes:

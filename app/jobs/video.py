@@ -15,6 +15,7 @@ from app.pipeline.pipeline import FacePipeline
 from app.video import files
 from app.video.errors import CanceledError, VideoError
 from app.video.gallery import GalleryMatcher
+from app.video.inbox import Inbox
 from app.video.tracks import Links
 from app.video.types import Progress, VideoOptions
 
@@ -65,6 +66,7 @@ class VideoJobs:
                 matcher,
                 VideoOptions(**params, workers=self.workers),
                 links=self.links,
+                inbox=Inbox(self.gallery, gallery_id, self.pipeline.embedder.contract, job.name[:300]),
                 about=matcher.about(),
                 name=job.name,
                 report=forward,
@@ -81,6 +83,7 @@ class VideoJobs:
             "truncated": result.truncated,
             "people": list(result.people),
             "tracks": len(result.segments),
+            "unknowns": result.unknowns,
             "seconds": dict(result.seconds),
         }
 

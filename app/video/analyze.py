@@ -14,6 +14,7 @@ import numpy as np
 from app.pipeline.pipeline import AnalyzedFace, FacePipeline
 from app.pipeline.types import FloatArray, RGBImage
 from app.video.errors import CanceledError
+from app.video.inbox import BestFaces
 from app.video.spool import AnalyzedFrame, Spool
 from app.video.tracker import FaceTracker
 from app.video.tracks import Links, TrackBook
@@ -127,12 +128,14 @@ def analyze(
     options: VideoOptions,
     crops: Path,
     *,
+    best: BestFaces | None = None,
     report: Report | None = None,
     canceled: Canceled | None = None,
 ) -> int:
     """Analyze a video into `spool`, going on where the spool ends. Returns the number of frames.
 
-    crops: folder for the best picture of each part, `<part>.jpg`. Raises CanceledError, VideoError.
+    crops: folder for the best picture of each part, `<part>.jpg`. best: is offered every face.
+    Raises CanceledError, VideoError.
     """
     known = 0
     for frame in spool.frames():
@@ -146,6 +149,8 @@ def analyze(
         if searched is not None:
             sightings = analyzer.observe(picture.time, searched)
             _keep_best(searched.image, sightings, saved, crops)
+            if best is not None:
+                best.offer(searched.image, [face.face for face in searched.faces], sightings)
         spool.append(AnalyzedFrame(picture.index, picture.time, sightings))
         done = picture.index + 1
         meter.update(done)

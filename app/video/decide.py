@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from app.gallery.decisions import assign_unique
 from app.gallery.types import Candidate, Decision
 from app.pipeline.types import FloatArray
 from app.video.spool import AnalyzedFrame
@@ -102,7 +103,8 @@ def show_tracks(
 def show_faces(
     frames: Iterable[AnalyzedFrame], target: Mapping[int, int], matcher: Matcher
 ) -> Iterator[ShownFrame]:
-    """Frames with each face decided by itself: the cosine to the gallery, below the threshold an outlier."""
+    """Frames with each face decided by itself: the cosine to the gallery, below the threshold an outlier. A
+    frame is a photograph: of two faces in it that would get the same name, one does."""
 
     def labeled() -> Iterator[tuple[AnalyzedFrame, list[Shown] | None]]:
         batch: list[AnalyzedFrame] = []
@@ -125,15 +127,23 @@ def _decided(
         if frame.sightings is None:
             yield frame, None
             continue
-        yield (
-            frame,
-            [
-                _of_face(
-                    sighting, target[sighting.part], next(decisions) if sighting.vector is not None else None
-                )
-                for sighting in frame.sightings
-            ],
-        )
+        found = [None if s.vector is None else next(decisions) for s in frame.sightings]
+        shown = [
+            _of_face(sighting, target[sighting.part], decision, identity)
+            for sighting, decision, identity in zip(frame.sightings, found, _names(found), strict=True)
+        ]
+        yield frame, shown
+
+
+def _names(decisions: Sequence[Decision | None]) -> Sequence[str | None]:
+    """The identity of each face of a frame, none of them twice."""
+    matches = [d if d is not None and d.outcome == "match" else None for d in decisions]
+    names = [None if match is None else match.candidates[0].identity_id for match in matches]
+    given = [name for name in names if name is not None]
+    if len(set(given)) == len(given):
+        return names
+    limit = next(match.threshold.value for match in matches if match is not None)
+    return assign_unique([() if match is None else match.candidates for match in matches], limit)
 
 
 def _of_track(sighting: Sighting, target: Mapping[int, int], verdicts: Mapping[int, Verdict]) -> Shown:
@@ -142,13 +152,11 @@ def _of_track(sighting: Sighting, target: Mapping[int, int], verdicts: Mapping[i
     return Shown(sighting.box, sighting.chain, part, verdict.identity, verdict.similarity)
 
 
-def _of_face(sighting: Sighting, part: int, decision: Decision | None) -> Shown:
-    identity = similarity = None
-    if decision is not None:
-        similarity = decision.candidates[0].similarity if decision.candidates else None
-        if decision.outcome == "match":
-            identity = decision.candidates[0].identity_id
-    return Shown(sighting.box, sighting.chain, part, identity, similarity)
+def _of_face(sighting: Sighting, part: int, decision: Decision | None, identity: str | None) -> Shown:
+    """similarity: to the identity, or to the best candidate of an outlier."""
+    candidates = () if decision is None else decision.candidates
+    named = [c.similarity for c in candidates if identity in (None, c.identity_id)]
+    return Shown(sighting.box, sighting.chain, part, identity, named[0] if named else None)
 
 
 def _filled(

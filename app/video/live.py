@@ -1,40 +1,31 @@
 """Faces of a live stream: tracked, and decided with what was seen of them so far."""
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from app.gallery.errors import StorageError
 from app.gallery.service import GalleryService
-from app.gallery.types import Identity, NewFace
+from app.gallery.types import Identity
 from app.gate import gate
 from app.pipeline.decode import DecodeLimits, decode
-from app.pipeline.keep import pack
 from app.pipeline.pipeline import FacePipeline
-from app.pipeline.types import Face, FloatArray, RGBImage
+from app.pipeline.types import Face, RGBImage
 from app.video.analyze import FrameAnalyzer
 from app.video.decide import decide_parts
 from app.video.gallery import GalleryMatcher
+from app.video.inbox import SEEN, UNKNOWN, Inbox, UnknownFace
 from app.video.tracks import Links, Part
 from app.video.types import Matcher, Sighting, Verdict, VideoOptions
-
-log = logging.getLogger(__name__)
 
 REMEMBERED: Final = 10.0
 """Seconds for which a track that is out of sight is remembered."""
 _PERSISTENCE: Final = 2
 """Decisions in a row that must contradict a given name before it is revised."""
-
-
-_UNKNOWN: Final = frozenset({"below_threshold", "empty_gallery"})
-_SEEN: Final = 3
-"""Embedded faces of a track before it counts as somebody unknown."""
 _CLEAR: Final = 0.9
 """Share of a track's best quality that a face of it must have to stand for it."""
 
-Stranger = Callable[[RGBImage, Face, FloatArray], None]
-"""Gets a frame (H, W, 3) uint8, a face in it, and the face's embedding (D,) of L2 norm 1."""
+Stranger = Callable[[UnknownFace], object]
+"""Gets the best moment of somebody whom nobody could name."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +56,7 @@ class _Held:
 class LiveSession:
     """One stream. Use it from one thread at a time. It keeps no picture.
 
-    stranger: told of each track that stays unknown, once, with the frame and the face in it.
+    stranger: told of each track that stays unknown, once, with a face of it.
     """
 
     def __init__(
@@ -117,15 +108,15 @@ class LiveSession:
         if (
             self._stranger is not None
             and verdict.identity is None
-            and verdict.reason in _UNKNOWN
+            and verdict.reason in UNKNOWN
             and part.number not in self._told
-            and part.embedded >= _SEEN
+            and part.embedded >= SEEN
             and sighting.vector is not None
             and sighting.quality >= _CLEAR * part.best_quality
             and not gate(face, "normal")
         ):
             self._told.add(part.number)
-            self._stranger(image, face, sighting.vector)
+            self._stranger(UnknownFace.of(image, face, sighting.vector))
 
     def _decide(self, visible: Mapping[int, Part]) -> None:
         """Decide all visible parts together when the evidence on one of them has grown."""
@@ -171,23 +162,9 @@ class Live:
         matcher = GalleryMatcher(self.gallery, gallery_id, self.pipeline.embedder.contract)
         score = self.min_score if min_score is None else min_score
 
-        def keep(image: RGBImage, face: Face, vector: FloatArray) -> None:
-            found = NewFace(
-                vector=vector,
-                contract=self.pipeline.embedder.contract,
-                quality=face.quality.score if face.quality else 0.0,
-                detection_score=face.score,
-                source=source,
-                crop=pack(image, face),
-            )
-            try:
-                self.gallery.unknowns.keep(gallery_id, [found])
-            except StorageError as error:
-                log.warning("an unknown face could not be kept: %s", error)
-
-        return LiveSession(
-            self.pipeline, matcher, VideoOptions(mode, None, min_face, score), self.links, keep
-        )
+        inbox = Inbox(self.gallery, gallery_id, self.pipeline.embedder.contract, source)
+        options = VideoOptions(mode, None, min_face, score)
+        return LiveSession(self.pipeline, matcher, options, self.links, lambda face: inbox.put([face]))
 
     def decode(self, data: bytes) -> RGBImage:
         """A frame's file as (H, W, 3) uint8 RGB; its size is what coordinates count in. Raises ImageError."""

@@ -1,6 +1,6 @@
 """A whole video: analyze, decide, write the results."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
@@ -13,6 +13,7 @@ from app.video.colors import assign_colors
 from app.video.decide import decide_parts, show_faces, show_tracks
 from app.video.draw import Painter, write_timeline
 from app.video.files import CAPTIONS, CROPS, FRAMES, TABLE, TIMELINE, TRACKS, VIDEO
+from app.video.inbox import SEEN, UNKNOWN, BestFaces, Inbox, UnknownFace
 from app.video.reader import VideoInfo, VideoReader
 from app.video.render import render
 from app.video.segments import Segment, segments
@@ -21,12 +22,14 @@ from app.video.tracks import Links, pairs_after
 from app.video.types import Matcher, Verdict, VideoOptions
 
 _WORK: Final = "analysis.part"
+_FACES: Final = "faces.part"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VideoResult:
     """What was found. folder: holds what `app.video.files` names. frames: of the video.
-    seconds: how long each step took. truncated: the file broke off before its end."""
+    seconds: how long each step took. truncated: the file broke off before its end. unknowns: faces that went
+    into the inbox."""
 
     folder: Path
     info: VideoInfo
@@ -35,6 +38,7 @@ class VideoResult:
     segments: tuple[Segment, ...]
     people: tuple[Mapping[str, Any], ...]
     seconds: Mapping[str, float]
+    unknowns: int = 0
 
 
 def process_video(
@@ -45,6 +49,7 @@ def process_video(
     options: VideoOptions | None = None,
     *,
     links: Links | None = None,
+    inbox: Inbox | None = None,
     about: Mapping[str, Any] | None = None,
     name: str | None = None,
     report: Report | None = None,
@@ -52,7 +57,8 @@ def process_video(
 ) -> VideoResult:
     """Find out who is on screen when, and write the results into `folder`.
 
-    links: how alike faces of one track must be (None: defaults that suit no model in particular).
+    links: how alike faces of one track must be (None: defaults that suit no model in particular). inbox: gets
+    the best face of each track that stays unknown, where it is open.
     about: goes into `tracks.json` as it is (the gallery and its revision, say). name: of the video there
     (default: the file's). Called again with the same arguments after it was interrupted, it goes on where
     the first pass stopped. Memory does not grow with the video's length but for about a kilobyte a track.
@@ -69,8 +75,9 @@ def process_video(
         "contract": pipeline.embedder.contract,
         **{key: value for key, value in asdict(options).items() if key not in ("annotate", "workers")},
     }
+    best = BestFaces(folder / _FACES) if inbox is not None and inbox.open else None
     with VideoReader(source) as reader, Spool(work, header) as spool:
-        count = analyze(reader, analyzer, spool, options, crops, report=report, canceled=canceled)
+        count = analyze(reader, analyzer, spool, options, crops, best=best, report=report, canceled=canceled)
         info, truncated = reader.info, reader.truncated
         analyzed = monotonic()
         verdicts = _decide(analyzer, spool, options, matcher, folder / FRAMES)
@@ -116,8 +123,27 @@ def process_video(
             "tracks": rows,
         },
     )
+    kept = 0
+    if inbox is not None and best is not None:
+        named = {segment.part for segment in found if segment.identity is not None}
+        kept = inbox.put(_unknown(analyzer, matcher, named, best))
+        best.clear()
     work.unlink()
-    return VideoResult(folder, info, count, truncated, tuple(found), tuple(people), seconds)
+    return VideoResult(folder, info, count, truncated, tuple(found), tuple(people), seconds, kept)
+
+
+def _unknown(
+    analyzer: FrameAnalyzer, matcher: Matcher, named: Set[int], best: BestFaces
+) -> list[UnknownFace]:
+    """The best face of each part that was seen long enough and never named."""
+    parts, merged = analyzer.book.merged()
+    verdicts = decide_parts(parts, pairs_after(analyzer.book.together, merged), matcher)
+    unknown = [
+        best.of(number)
+        for number, verdict in verdicts.items()
+        if verdict.reason in UNKNOWN and parts[number].embedded >= SEEN and number not in named
+    ]
+    return [face for face in unknown if face is not None]
 
 
 def _decide(

@@ -146,10 +146,12 @@ class TrackBook:
         taken = {part.number for part in kept if part is not None}
         numbers: list[int] = []
         for chain, sighting, part in zip(here, sightings, kept, strict=True):
-            if part is None:
-                part = self._lost(sighting, taken) or self._new(sighting, time)
-            elif part.number in numbers:  # its track was lost, went on as another, and came back
+            if (
+                part is not None and part.number in numbers
+            ):  # its track was lost, went on as another, came back
                 part = self._new(sighting, time)
+            else:
+                part = self._resembled(sighting, taken, part) or self._new(sighting, time)
             part.add(time, sighting)
             taken.add(part.number)
             self._recent[part.number] = part
@@ -170,16 +172,19 @@ class TrackBook:
         chain.suspect = float(pooled @ sighting.vector) < self._links.turn
         return None if chain.suspect else current
 
-    def _lost(self, sighting: Sighting, taken: set[int]) -> Part | None:
-        """The part, recently seen but not in this frame, that a face surely goes on with."""
+    def _resembled(self, sighting: Sighting, taken: set[int], kept: Part | None) -> Part | None:
+        """The part that a face looks most like: `kept`, or one that was seen a moment ago but is not in this
+        frame, for two people who pass each other may exchange their geometric tracks."""
         if sighting.vector is None:
-            return None
-        best, similarity = None, self._links.rejoin
+            return kept
+        best, similarity = kept, self._links.rejoin
+        if kept is not None and kept.pooled is not None:
+            similarity = max(similarity, float(kept.pooled @ sighting.vector))
         for part in self._recent.values():
             pooled = part.pooled
             if part.number not in taken and pooled is not None:
                 here = float(pooled @ sighting.vector)
-                if here >= similarity:
+                if here > similarity:
                     best, similarity = part, here
         return best
 

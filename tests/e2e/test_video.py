@@ -132,6 +132,38 @@ def test_a_video_from_upload_to_every_result(server: Running, clip: bytes, galle
     assert client.get(f"/v1/jobs/{job['id']}/result").json()["code"] == "job_not_found"
 
 
+@pytest.mark.parametrize("mode", ["tracks", "per_frame"])
+def test_whoever_stays_unknown_reaches_the_inbox_once_and_is_named(
+    server: Running, clip: bytes, mode: str
+) -> None:
+    client, name = server.client, f"inbox-{mode.replace('_', '-')}"
+    policy = {"type": "cosine", "value": 0.8}
+    client.post("/v1/galleries", json={"id": name, "policy": policy}).raise_for_status()
+    inbox = f"/v1/galleries/{name}/unknowns"
+
+    def analyze() -> dict[str, Any]:
+        job = watch(client, post(client, clip, gallery=name, mode=mode, every_n=2).json()["id"])[-1]
+        assert job["state"] == "succeeded", job
+        left = server.parts.jobs.folder(job["id"]) / "results"
+        assert not list(left.glob("*.part"))
+        result: dict[str, Any] = job["result"]
+        return result
+
+    assert analyze()["unknowns"] == 0  # the gallery does not allow it
+    client.patch(inbox, json={"keep": True}).raise_for_status()
+    assert analyze()["unknowns"] == 1
+    (person,) = client.get(inbox).json()["clusters"]
+    (face,) = person["faces"]
+    assert face["source"] == "my clip.mp4"
+    picture = client.get(f"{inbox}/{face['id']}/picture").content
+    assert min(cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR).shape[:2]) > 60
+    assert analyze()["unknowns"] == 0  # it is there already
+    client.post(f"{inbox}/name", json={"faces": [face["id"]], "identity": "eileen"}).raise_for_status()
+    result = analyze()
+    assert ([p["id"] for p in result["people"]], result["unknowns"]) == (["eileen"], 0)
+    assert client.get(inbox).json()["faces"] == 0
+
+
 def test_a_repeated_upload_with_a_key_makes_one_job(server: Running, clip: bytes, gallery: str) -> None:
     headers = {"Idempotency-Key": "video-once"}
     files = {"video": ("a.mp4", clip, "video/mp4")}

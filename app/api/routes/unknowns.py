@@ -126,7 +126,7 @@ def _inbox(parts: Parts, gallery: str) -> u.Inbox:
         most=rules.most,
         days=rules.days,
         faces=sum(len(cluster.faces) for cluster in clusters),
-        threshold=views.threshold(service.threshold(gallery)),
+        threshold=views.threshold(clusters[0].threshold if clusters else service.threshold(gallery)),
         clusters=[
             _shown(cluster, nearest)
             for cluster, nearest in zip(clusters, _nearest(parts, gallery, clusters), strict=True)

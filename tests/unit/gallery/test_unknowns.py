@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.gallery import store
+from app.gallery.calibration import ImpostorCalibration
 from app.gallery.errors import ContractMismatchError, InvalidRequestError, NotFoundError
 from app.gallery.service import GalleryService
 from app.gallery.types import CosinePolicy, GalleryRules, NewFace, Vectors
 from app.gallery.unknowns import MOST, cluster
-from tests.unit.gallery.conftest import Open, face, near, unit
+from tests.unit.gallery.conftest import CONTRACT, Open, face, near, unit
 
 PICTURE = b"picture " + bytes(range(256)) * 8
 
@@ -55,6 +56,27 @@ def test_faces_are_grouped_by_person_the_largest_group_first(keeping: GallerySer
     assert [len(each.faces) for each in found] == [3, 1]
     assert float(found[0].center @ two) > 0.9
     assert np.linalg.norm(found[0].center) == pytest.approx(1, abs=1e-6)
+
+
+def test_an_inbox_of_an_empty_gallery_is_grouped_by_its_models_calibration(tmp_path: Path) -> None:
+    def calibration(scale: float) -> ImpostorCalibration:
+        return ImpostorCalibration.from_quantiles(
+            [(0.1, 0.2 * scale), (0.01, 0.4 * scale), (0.001, 0.5 * scale)], 100_000
+        )
+
+    calibrations = {CONTRACT: calibration(1.9), "another model": calibration(1)}
+    service = GalleryService.open(f"sqlite:///{tmp_path}/g.db", tmp_path, calibrations=calibrations)
+    try:
+        service.unknowns.set_rules("default", keep=True)
+        (one,) = unit(1, 64)
+        alike = [one, near(one, 0.7, 1)]  # above the 0.5 of galleries without calibration
+        assert service.unknowns.keep("default", [stranger(each) for each in alike]) == 2
+        found = service.unknowns.clusters("default")
+        assert [len(each.faces) for each in found] == [1, 1]
+        assert found[0].threshold.policy == "fpir"
+        assert found[0].threshold.value > 0.7
+    finally:
+        service.close()
 
 
 def test_the_same_photograph_is_kept_once(keeping: GalleryService) -> None:

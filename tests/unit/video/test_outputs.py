@@ -126,6 +126,17 @@ def test_per_frame_decides_each_face_by_itself() -> None:
     assert [[face.identity for face in f.faces] for f in shown] == [["alice"], [None], ["bob", "alice"]]
 
 
+def test_nobody_is_in_a_frame_twice() -> None:
+    near, far = unit(5, ALICE, 0.3), unit(6, ALICE, 0.9)
+    assert [d.outcome for d in MATCHER.identify(np.stack([near, far]))] == ["match", "match"]
+    faces = (sighting(1, far), sighting(2, near, 90), sighting(3, BOB, 180), sighting(4, None, 270))
+    frames = [AnalyzedFrame(0, 0.0, faces), AnalyzedFrame(1, 0.1, (sighting(1, far),))]
+    first, second = show_faces(frames, {n: n for n in range(1, 5)}, MATCHER)
+    assert [face.identity for face in first.faces] == [None, "alice", "bob", None]
+    assert first.faces[0].similarity == pytest.approx(float(far @ ALICE))
+    assert [face.identity for face in second.faces] == ["alice"]
+
+
 def test_segments_say_from_when_to_when(tmp_path: Path) -> None:
     def frame(i: int, who: str | None) -> ShownFrame:
         return ShownFrame(i, round(i / 10, 6), (Shown((0, 0, 9, 9), 1, 1, who, round(0.5 + i / 100, 4)),))

@@ -117,6 +117,18 @@ def test_two_faces_that_swap_their_tracks_swap_them_back() -> None:
     assert book.add(0.5, crossed) == [2, 1]
 
 
+def test_a_face_on_the_track_of_somebody_similar_goes_on_with_its_own_part() -> None:
+    sister = unit(3, ALICE, 0.8)  # alike enough to be held for a change of pose
+    book = TrackBook(Links(turn=0.4, rejoin=0.6))
+    assert float(sister @ ALICE) > 0.6
+    for i in range(5):
+        book.add(i / 10, [seen(1, unit(i, ALICE, 0.2)), seen(2, unit(20 + i, sister, 0.2), x=90)])
+    assert book.add(0.5, [seen(2, unit(40, ALICE, 0.2))]) == [1]
+    assert book.add(0.6, [seen(2, None)]) == [1]
+    both = [seen(2, unit(41, ALICE, 0.2)), seen(3, unit(42, sister, 0.2), x=90)]
+    assert book.add(0.7, both) == [1, 2]
+
+
 def test_a_part_is_never_in_two_places_at_once() -> None:
     book = TrackBook()
     book.add(0.0, [seen(1, ALICE)])

@@ -63,6 +63,8 @@ async function showResult(root, job, signal) {
   video.addEventListener("timeupdate", () => lanes.at(video.currentTime));
   swap(root,
     tracks.video.truncated ? notice("warn", "The file broke off before its end", h("span", {}, "What could be read was analyzed.")) : null,
+    job.result.unknowns ? notice("info", `${plural(job.result.unknowns, "unknown face")} went into the inbox`,
+      h("span", {}, "Name them under ", h("a", { href: link("unknowns") }, "Unknowns"), ", and analyze the video again.")) : null,
     made.has("video") ? place : null,
     h("section", { class: "card", "aria-label": "Timeline" }, h("div", { class: "row between" }, h("h2", {}, "Who is on screen"),
       h("span", { class: "small muted num" }, `${clock(tracks.video.duration)} · ${tracks.video.width} × ${tracks.video.height} · ${plural(tracks.video.frames, "frame")}`)), lanes.element),
