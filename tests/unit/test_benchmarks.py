@@ -13,7 +13,7 @@ from benchmarks.__main__ import headline
 from benchmarks.detector import agreement
 from benchmarks.images import group, portraits
 from benchmarks.load import Generator, multipart
-from benchmarks.service import varied
+from benchmarks.service import Bench, varied
 from benchmarks.stats import ratio
 from tests.server import Running, jpeg, serving, settings_for
 from tests.toy import write_toy_model
@@ -114,3 +114,19 @@ def test_the_generator_tells_refusals_from_errors(server: Running, generator: Ge
         admission.active -= 1000
     assert found["refused"] == 10
     assert found["answered"] == found["errors"] == found["refused_without_retry_after"] == 0
+
+
+def test_the_service_is_measured_against_the_faster_bare_pipeline() -> None:
+    class Rate:
+        def __init__(self, images: int) -> None:
+            self.images = images
+
+        def ask(self, **_: object) -> dict[str, int]:
+            return {"images": self.images, "seconds": 2}
+
+    for rates, best in (({"0": 40, "1": 50}, "1"), ({"0": 50, "1": 40}, "0")):
+        bare = {threads: Rate(rate) for threads, rate in rates.items()}
+        bench = Bench("", 0, Rate(0), bare)  # type: ignore[arg-type]
+        bench.choose_bare(1.0)
+        assert bench.bare_threads == best
+        assert bench.bare(1.0) == 25.0
