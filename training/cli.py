@@ -185,7 +185,7 @@ def quantize(
         typer.Option(min=0, metavar="STEPS", help="Fine-tune the int8 weights for so many steps; 0: not."),
     ] = 0,
     tune_faces: Annotated[int, typer.Option(min=32, help="Faces of the store to fine-tune on.")] = 10_000,
-    tune_rate: Annotated[float, typer.Option(help="Adam's learning rate at its highest.")] = 3e-5,
+    tune_rate: Annotated[float, typer.Option(help="Adam's learning rate at its highest.")] = 5e-6,
     holdout_percent: Annotated[int, typer.Option(help="As in the recipe; these faces are not used.")] = 8,
     cache: Annotated[Path | None, typer.Option(help="Where crops and embeddings are kept.")] = Path(
         "runs/cache"

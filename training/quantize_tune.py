@@ -35,7 +35,7 @@ class Tuning:
     """How long and how fast. steps: batches of `batch` faces. lr: of Adam, at its highest."""
 
     steps: int
-    lr: float = 3e-5
+    lr: float = 5e-6
     batch: int = 32
 
     def rate(self, step: int) -> float:
