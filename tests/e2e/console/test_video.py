@@ -55,6 +55,36 @@ def test_from_a_file_to_a_named_video(
     assert api.get(f"/v1/jobs/{job}").status_code == 404
 
 
+def test_from_an_empty_gallery_to_a_named_video(
+    open_page: Opener, api: httpx.Client, gallery: str, pictures: Pictures
+) -> None:
+    page = open_page(f"/#/gallery/{gallery}/people")
+    page.get_by_role("link", name="Video", exact=True).click()
+    page.get_by_role("link", name="unknown faces").click()
+    page.get_by_label("Keep unknown faces of this gallery").check()
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("The inbox is empty")).to_be_visible()
+
+    page.get_by_role("link", name="Video", exact=True).click()
+    choose(page, pictures.video)
+    expect(page.get_by_text("1 unknown face went into the inbox")).to_be_visible(timeout=LONG_MS)
+    expect(page.locator(".track", has_text="Unknown").locator(".track-span")).to_have_count(1)
+    page.locator("main").get_by_role("link", name="Unknowns").click()
+    person = page.get_by_role("listitem", name="Unknown person 1")
+    expect(person).to_contain_text(f"from {pictures.video.name}")
+    person.get_by_label("Name of Unknown person 1").fill("Eileen")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("The inbox is empty")).to_be_visible()
+
+    page.get_by_role("link", name="Video", exact=True).click()
+    expect(page.get_by_text("Nobody is enrolled")).to_have_count(0)
+    choose(page, pictures.video)
+    lane = page.locator(".track", has_text="Eileen")
+    expect(lane.locator(".track-span")).to_have_count(1, timeout=LONG_MS)
+    (known,) = api.get(f"/v1/galleries/{gallery}/identities").json()["items"]
+    assert (known["id"], known["faces"]) == ("eileen", 1)
+
+
 def test_a_job_is_watched_and_canceled(open_page: Opener, api: httpx.Client, pictures: Pictures) -> None:
     slow = {"mode": "per_frame", "min_face": "12"}
     with pictures.long.open("rb") as file:  # far longer than anybody needs to press a button

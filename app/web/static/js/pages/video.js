@@ -10,7 +10,7 @@ import { chooser, droppable } from "../ui/drop.js";
 import { head } from "../ui/head.js";
 import { jobBadge } from "../ui/job.js";
 import { galleryPicker } from "../ui/picker.js";
-import { empty, problem } from "../ui/problem.js";
+import { empty, notice, problem } from "../ui/problem.js";
 import { showVideo } from "./video/result.js";
 
 export const page = { id: "video", title: "Video", needs: ["POST /v1/videos", "GET /v1/jobs/{}/events", "GET /v1/jobs/{}/result"], show };
@@ -21,7 +21,8 @@ async function show(root, { rest, signal }) {
     return;
   }
   let sending = null;
-  const picker = galleryPicker({ signal });
+  const hint = h("div");
+  const picker = galleryPicker({ signal, onchange: (found) => swap(hint, found?.faces === 0 ? nobody(found) : null) });
   const mode = h("select", { name: "mode" },
     h("option", { value: "tracks" }, "tracks: steadier and faster"),
     h("option", { value: "per_frame" }, "per frame: every face by itself"));
@@ -58,7 +59,7 @@ async function show(root, { rest, signal }) {
     }
   }
 
-  swap(root, head("Video", "Who is on screen, and when?", picker.element),
+  swap(root, head("Video", "Who is on screen, and when?", picker.element), hint,
     h("div", { class: "columns" },
       h("div", { class: "stack" },
         droppable(h("div", { class: "drop tall", id: "drop" }, icon("video"), h("strong", {}, "Drop a video here"),
@@ -76,4 +77,10 @@ async function show(root, { rest, signal }) {
       h("div", { class: "what" }, h("a", { href: link("video", job.id) }, job.name), h("span", { class: "small muted" }, date(job.created_at))),
       h("span", { class: "small muted" }, job.state === "succeeded" ? plural(job.result.people?.length ?? 0, "person", "people") : ""))))
     : empty("video", "No video yet"));
+}
+
+function nobody(found) {
+  return notice("info", "Nobody is enrolled in this gallery: everybody on screen will be unknown", h("span", {},
+    h("a", { href: link("gallery", found.id, "enroll") }, "Enroll people"), " first, or let the gallery keep ",
+    h("a", { href: link("unknowns") }, "unknown faces"), ", and name those of the video afterwards."));
 }
