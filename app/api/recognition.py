@@ -14,6 +14,7 @@ import numpy as np
 from app.api import schemas as s
 from app.api import views
 from app.api.body import Parsed, Upload
+from app.api.chain import then
 from app.api.choice import choose
 from app.api.metrics import Metrics
 from app.api.problems import Problem
@@ -124,12 +125,14 @@ class Recognition:
             seen = Seen(decoded.width, decoded.height, faces, None, decoded if hold else None)
             return seen, np.stack(crops) if crops else np.empty((0, 1, 1, 3), np.uint8), took
 
-        seen, crops, took = await asyncio.get_running_loop().run_in_executor(self._lookers, look)
+        looking = self._lookers.submit(look)
         if embed:
-            begun = perf_counter()
-            vectors = await asyncio.wrap_future(self._batcher.submit(crops))
-            took["embed"] = 1e3 * (perf_counter() - begun)
+            vectors = await asyncio.wrap_future(then(looking, lambda found: self._batcher.submit(found[1])))
+            (seen, _, took), done = looking.result(), perf_counter()
+            took["embed"] = 1e3 * (done - asked) - sum(took.values())
             seen = replace(seen, vectors=vectors)
+        else:
+            seen, _, took = await asyncio.wrap_future(looking)
         for stage, milliseconds in took.items():
             timings[stage] = timings.get(stage, 0.0) + milliseconds
             self._metrics.stage(stage, milliseconds)
@@ -166,7 +169,9 @@ class Recognition:
         """Who is on the image. Raises GalleryError."""
         options = body.options
         unknowns = self._gallery.unknowns  # the next line finds out whether there is such a gallery
-        inbox = unknowns.known_rules(gallery_id) or await self._in_thread(lambda: unknowns.rules(gallery_id))
+        inbox = unknowns.known_rules(gallery_id)
+        if inbox is None:
+            inbox = await self._in_thread(lambda: unknowns.rules(gallery_id))
         seen = await self.see(body.images[0], options, timings, hold=inbox.keep)
         vectors = _vectors(seen)
         gated = [gate(face, options.quality) for face in seen.faces]
