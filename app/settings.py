@@ -203,6 +203,12 @@ class Settings(BaseSettings):
         default="all",
         description="What the audit log takes in: all, the writes alone (no identifications), or nothing.",
     )
+    index: Literal[
+        "auto", "flat", "flat-fp16", "flat-sq8", "hnsw", "ivf", "ivf-fast", "ivf-sq8", "ivf-pq"
+    ] = Field(
+        default="auto",
+        description="How galleries are searched: auto goes by their size; flat compares every face.",
+    )
     limits: Limits = Field(default_factory=lambda: Limits(), description="What a request may hold.")
     detection: Detection = Field(default_factory=lambda: Detection(), description="The face detector.")
     queues: Queues = Field(

@@ -223,6 +223,7 @@ def open_gallery(settings: Settings) -> "GalleryService":
         settings.data_dir,
         calibrations=calibrations,
         default_rules=GalleryRules(policy=FpirPolicy(settings.default_fpir)),
+        index=settings.index,
         audit_level=settings.audit,
         vault=vault_of(settings),
     )

@@ -1,8 +1,11 @@
 """Does a gallery keep its promise? The FPIR that strangers really get, at each policy target and gallery
 size.
 
-    python benchmarks/thresholds.py --data ../shared/data/train
+    python -m benchmarks.thresholds --model models/dlib29-asoftmax --store runs/store
+    python -m benchmarks.thresholds --data ../shared/data/train
 
+The first embeds up to six prepared faces of each identity by a model; the second takes the descriptors that
+come with the data.
 Identities are split by a seed: one half calibrates, the other half is gallery, mated probes and strangers.
 The calibration compares one face of each identity with every other, because people with many photographs
 would otherwise fill the impostor scores with their own few faces. Each repeat draws another gallery.
@@ -16,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 
 from app.gallery.calibration import ImpostorCalibration, gallery_threshold
 from app.gallery.types import FpirPolicy, Vectors
@@ -38,6 +42,31 @@ class Cell:
     spread: float
     fnir: float
     fixed_fpir: float
+
+
+def embed(folder: Path, store_folder: Path, most: int, kept: Path | None) -> tuple[Vectors, NDArray[np.intp]]:
+    """Labeled faces like `load`: up to `most` random faces of each identity of a prepared store
+    (`python -m training prepare`), embedded by the model in a folder. kept: an .npz that is read instead
+    where it is there, and written where not."""
+    if kept is None or not kept.exists():
+        from app.pipeline.embed import OnnxEmbedder
+        from training.data.store import open_store
+        from training.evaluation.inputs import embed_faces
+
+        store = open_store(store_folder)
+        labeled = np.unique(store.identity[store.identity >= 0])
+        rows = np.sort(one_each(store.identity, labeled, np.random.default_rng(0), most))
+        embedder = OnnxEmbedder.load(folder, precision="fp32")
+        console = Console(stderr=True)
+        vectors = embed_faces(
+            embedder.embed, embedder.manifest, store, rows, what=f"embed by {embedder.name}", console=console
+        )
+        owner = store.identity[rows]
+        if kept is None:
+            return vectors, np.unique(owner, return_inverse=True)[1]
+        np.savez(kept, vectors=vectors, owner=owner)
+    stored = np.load(kept)
+    return stored["vectors"], np.unique(stored["owner"], return_inverse=True)[1]
 
 
 def load(data: Path, embeddings: Path | None) -> tuple[Vectors, NDArray[np.intp]]:
@@ -165,6 +194,10 @@ def main() -> None:
     parser.add_argument(
         "--embeddings", type=Path, help="an .npz with `name` and `embedding` in place of the data's"
     )
+    parser.add_argument("--model", type=Path, help="embed faces of --store by the model in this folder")
+    parser.add_argument("--store", type=Path, default=Path("runs/store"), help="faces that were prepared")
+    parser.add_argument("--faces", type=int, default=6, help="faces of an identity to embed, at most")
+    parser.add_argument("--kept", type=Path, help="an .npz to keep the embeddings of --model in")
     parser.add_argument("--size", type=int, action="append", help="identities in the gallery")
     parser.add_argument("--target", type=float, action="append", help="promised FPIR")
     parser.add_argument("--each", type=int, default=1, help="faces enrolled of an identity, at most")
@@ -173,7 +206,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    vectors, owner = load(given.data, given.embeddings)
+    if given.model:
+        vectors, owner = embed(given.model, given.store, given.faces, given.kept)
+    else:
+        vectors, owner = load(given.data, given.embeddings)
     sizes, targets = given.size or [50, 200, 1000], given.target or [0.1, 0.03, 0.01]
     cells = measure(vectors, owner, sizes, targets, given.each, given.repeats, given.seed, given.all_faces)
     print(show(cells))

@@ -26,6 +26,9 @@ REFINE = 4
 
 CHANGING = "changing"
 
+GIVE_WAY_S = 0.01
+"""How long a search lets a write go first."""
+
 NO_KEYS: Keys = np.empty(0, np.int64)
 
 
@@ -127,6 +130,12 @@ class LiveGallery:
         else:
             for start in range(0, len(missing), entries.CHUNK):
                 index.add(*entries.some(tx, gallery, missing[start : start + entries.CHUNK]))
+
+    def give_way(self) -> None:
+        """Wait a moment for a write that is under way: beside it a search only fights it for the interpreter,
+        and both take longer."""
+        if self.writer.acquire(timeout=GIVE_WAY_S):
+            self.writer.release()
 
     def ready(self) -> None:
         """Catch up first where an earlier write went wrong half-way."""

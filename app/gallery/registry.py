@@ -96,6 +96,7 @@ class Registry:
         """Do what reads a gallery; once more where another model's embeddings took over on the way."""
         while True:
             live = self._find(gallery_id)
+            live.give_way()
             before = live.contract
             if before != CHANGING:
                 try:

@@ -1,5 +1,6 @@
 """Every kind of index against the oracle, and indexes that are built anew while writes go on."""
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from app.gallery import entries
 from app.gallery.errors import NotFoundError
 from app.gallery.index import kinds
+from app.gallery.index.fastscan import FastScanIndex
 from app.gallery.index.kinds import (
     KINDS,
     IndexSetting,
@@ -184,3 +186,37 @@ def test_maintenance_builds_the_wanted_kind_by_itself(
         assert live._index.kind == "flat-fp16"
     finally:
         service.close()
+
+
+def test_a_search_does_not_wait_for_a_long_write(service: GalleryService) -> None:
+    service.enroll("default", "a", [face(unit(1, 32, 1)[0])], create=True)
+    held, done = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with service._live["default"].writer:
+            held.set()
+            done.wait()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        assert held.wait(30)
+        (decision,), _ = service.identify("default", unit(1, 32, 1), CONTRACT)
+        assert decision.outcome == "match"
+    finally:
+        done.set()
+        writer.join()
+
+
+def test_a_code_that_is_in_another_list_than_expected_goes_too() -> None:
+    vectors, keys = crowd(8, 1), np.arange(2000)
+    index = FastScanIndex.trained(vectors, 2000)
+    index.add(keys, vectors)
+    index._base.quantizer.reset()  # as if rounding gave another list: all centroids are elsewhere now
+    index._base.quantizer.add(unit(index._base.nlist, 32, 9))
+    assert index.remove(keys[:100]) == 100
+    assert len(index) == 1900
+    left = sum(index._lists.list_size(i) for i in range(index._base.nlist))
+    assert left == 1900
+    index.add(np.array([5000]), vectors[:1])
+    assert index.search(vectors[:1], 1)[1].tolist() == [[5000]]
