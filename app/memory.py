@@ -6,19 +6,26 @@ import os
 from contextlib import suppress
 from typing import Final
 
-M_ARENA_MAX: Final = -8
-"""Of glibc's `malloc.h`."""
+SETTINGS: Final = (
+    ("MALLOC_ARENA_MAX", -8, 2),
+    ("MALLOC_MMAP_THRESHOLD_", -3, 4 << 20),
+    ("MALLOC_TRIM_THRESHOLD_", -1, 16 << 20),
+)
+"""Environment variable, number in glibc's `malloc.h`, value."""
 
 
-def share_heaps() -> None:
-    """Let glibc keep two heaps at most instead of eight a core.
+def settle_heaps() -> None:
+    """Set up glibc's allocator for pictures of ever other sizes: left to itself, it keeps ever more memory.
 
-    Each thread that decodes and detects would otherwise keep what it once needed in a heap of its own: memory
-    went on growing as pictures of ever other sizes came by. MALLOC_ARENA_MAX has the last word.
+    Two heaps at most instead of eight a core: each thread that decodes and detects would keep what it once
+    needed in a heap of its own. What takes four megabytes or more gets a mapping of its own, which goes back
+    when it is freed: by default the first large picture that is freed raises that limit up to 32 MB for good,
+    and large pictures leave holes in the heaps. The environment variables of glibc have the last word.
     """
-    if "MALLOC_ARENA_MAX" not in os.environ:
-        with suppress(AttributeError, OSError):  # another C library
-            ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
+    for variable, number, value in SETTINGS:
+        if variable not in os.environ:
+            with suppress(AttributeError, OSError):  # another C library
+                ctypes.CDLL(None).mallopt(number, value)
 
 
 def trim() -> None:
@@ -28,7 +35,7 @@ def trim() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-async def keep_trimmed(every: float = 20.0) -> None:
+async def keep_trimmed(every: float = 10.0) -> None:
     """Trim until cancelled. every: seconds."""
     while True:
         await asyncio.sleep(every)

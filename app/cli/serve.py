@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.memory import share_heaps
+from app.memory import settle_heaps
 from app.settings import Settings
 
 
@@ -31,7 +31,7 @@ def serve(
 
     gc.freeze()
     gc.enable()
-    share_heaps()
+    settle_heaps()
     given = {"host": host, "port": port}
     settings = Settings().model_copy(
         update={name: value for name, value in given.items() if value is not None}
