@@ -94,7 +94,7 @@ async function addForm(signal, onmade) {
   const source = h("input", { name: "source", required: true, maxlength: 2000, autocomplete: "off", spellcheck: "false", placeholder: "rtsp://camera.lan/1" });
   const name = h("input", { name: "name", maxlength: 200, autocomplete: "off", placeholder: "Front door" });
   const rate = h("input", { type: "number", name: "rate", min: 0.1, max: 30, step: "any", required: true, value: "5" });
-  const hook = h("input", { type: "url", name: "webhook", maxlength: 2000, autocomplete: "off", spellcheck: "false", placeholder: "https://example.org/hooks/door" });
+  const hook = h("input", { type: "url", name: "webhook", maxlength: 2000, autocomplete: "off", spellcheck: "false" });
   const strangers = check("Also tell of people who are not enrolled", { name: "strangers", checked: true });
   const picker = galleryPicker({ signal, label: "Look for the people of gallery" });
   const wrong = h("div");
