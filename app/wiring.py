@@ -129,7 +129,8 @@ def impostor_calibration(manifest: Manifest) -> "ImpostorCalibration | None":
     if manifest.calibration is None:
         return None
     quantiles = ((quantile.fmr, quantile.similarity) for quantile in manifest.calibration.quantiles)
-    return ImpostorCalibration.from_quantiles(quantiles, manifest.calibration.pairs)
+    calibration = manifest.calibration
+    return ImpostorCalibration.from_quantiles(quantiles, calibration.pairs, calibration.clumping)
 
 
 def video_jobs(engine: Engine, gallery: "GalleryService") -> "VideoJobs":

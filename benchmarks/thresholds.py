@@ -14,7 +14,7 @@ would otherwise fill the impostor scores with their own few faces. Each repeat d
 import argparse
 import csv
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from rich.console import Console
 
 from app.gallery.calibration import ImpostorCalibration, gallery_threshold
 from app.gallery.types import FpirPolicy, Vectors
+from training.calibrate import clumping
 
 Rows = NDArray[np.intp]
 
@@ -104,7 +105,8 @@ def calibrate(
         chosen = one_each(owner, people, rng)
     faces = vectors[chosen]
     upper = np.triu(owner[chosen][:, None] != owner[chosen][None], 1)
-    return ImpostorCalibration.from_scores((faces @ faces.T)[upper])
+    calibration = ImpostorCalibration.from_scores((faces @ faces.T)[upper])
+    return replace(calibration, clumping=clumping(faces, owner[chosen]))
 
 
 def measure(

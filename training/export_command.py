@@ -43,7 +43,11 @@ def export_model(
         )
     embeddings, identity = held_out_embeddings(out, faces, config.data.holdout_percent, console)
     protocol = CALIBRATION_PROTOCOL.format(images=len(identity), people=len(np.unique(identity)))
-    calibration = calibrate.calibrate(*calibrate.impostor_similarities(embeddings, identity), protocol)
+    calibration = calibrate.calibrate(
+        *calibrate.impostor_similarities(embeddings, identity),
+        protocol,
+        calibrate.clumping(embeddings, identity),
+    )
     manifest = made.manifest.model_copy(update={"calibration": calibration})
     save_manifest(manifest, out)
     cards.write_card(out, _summary(state))

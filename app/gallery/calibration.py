@@ -3,10 +3,12 @@
 With a per-comparison false match rate m and N independent comparisons, a stranger gets a name with
 probability FPIR = 1 - (1 - m)^N (Daugman, How iris recognition works, 2004). A gallery solves that for m and
 reads the threshold off the model's impostor quantiles. N counts the enrolled faces, or the identities where
-each is searched as one mean. Faces of one identity, and comparisons of one probe, are not independent: they
-miss together, which makes the true FPIR smaller than the formula's, not larger (docs/decisions.md measures
-it). Past the last quantile that enough pairs support, a generalised Pareto tail goes on: exceedances of a
-high level approach one (Pickands 1975).
+each is searched as one mean. The comparisons of one probe are not independent: a stranger with a common look
+resembles many people at once. Where the sizes of such clumps follow a logarithmic series (Fisher, Corbet and
+Williams 1943), N comparisons are worth ln(1 + cN) / c independent ones; the model's calibration measures c
+(docs/decisions.md). Without it, c is 0 and the true FPIR lies below the promise. Past the last quantile that
+enough pairs support, a generalised Pareto tail goes on: exceedances of a high level approach one (Pickands
+1975).
 """
 
 import logging
@@ -62,7 +64,8 @@ class ImpostorCalibration:
 
     levels: (K,) false match rates in (0, 1], strictly falling. similarities: (K,) cosines; the share
     levels[i] of impostor pairs is at or above similarities[i], which never fall. pairs: impostor pairs behind
-    them. Quantiles that fewer than `MIN_EVENTS` pairs reach are left out; at least two must remain.
+    them. clumping: c, at least 0, of the matches of one probe. Quantiles that fewer
+    than `MIN_EVENTS` pairs reach are left out; at least two must remain.
 
     Raises ValueError where the quantiles contradict that.
     """
@@ -70,6 +73,7 @@ class ImpostorCalibration:
     levels: NDArray[np.float64]
     similarities: NDArray[np.float64]
     pairs: int
+    clumping: float = 0.0
 
     def __post_init__(self) -> None:
         levels = np.asarray(self.levels, dtype=np.float64)
@@ -82,6 +86,8 @@ class ImpostorCalibration:
             raise ValueError("levels must lie in (0, 1] and fall from the largest to the smallest")
         if np.any(np.abs(similarities) > 1) or np.any(np.diff(similarities) < 0):
             raise ValueError("similarities must lie in [-1, 1] and never fall as the rate falls")
+        if not 0 <= self.clumping < math.inf:
+            raise ValueError("clumping must be at least 0")
         supported = levels * self.pairs >= MIN_EVENTS
         if supported.sum() < 2:
             raise ValueError(
@@ -99,10 +105,12 @@ class ImpostorCalibration:
         return _fit_tail(tuple(self.levels.tolist()), tuple(self.similarities.tolist()))
 
     @classmethod
-    def from_quantiles(cls, quantiles: Iterable[tuple[float, float]], pairs: int) -> "ImpostorCalibration":
+    def from_quantiles(
+        cls, quantiles: Iterable[tuple[float, float]], pairs: int, clumping: float = 0.0
+    ) -> "ImpostorCalibration":
         """From (false match rate, similarity) in any order, as a model's manifest lists them."""
         ordered = np.array(sorted(quantiles, reverse=True), dtype=np.float64).reshape(-1, 2)
-        return cls(ordered[:, 0], ordered[:, 1], pairs)
+        return cls(ordered[:, 0], ordered[:, 1], pairs, clumping)
 
     @classmethod
     def from_scores(cls, similarities: ArrayLike, per_decade: int = 8) -> "ImpostorCalibration":
@@ -121,6 +129,10 @@ class ImpostorCalibration:
         ranks = scores.size - events
         quantiles = np.partition(scores, ranks)[ranks]
         return cls((events / scores.size)[::-1], quantiles[::-1], scores.size)
+
+    def independent(self, comparisons: int) -> float:
+        """How many independent comparisons those of one probe are worth: at most as many as there are."""
+        return math.log1p(self.clumping * comparisons) / self.clumping if self.clumping else comparisons
 
     def threshold(self, fmr: float) -> tuple[float, bool]:
         """The similarity that the share `fmr` of impostor pairs reaches, and whether it is extrapolated.
@@ -176,7 +188,7 @@ def _fit_tail(known_levels: tuple[float, ...], known_similarities: tuple[float, 
     return Tail(float(levels[-1]), float(similarities[-1]), shape, at_end)
 
 
-def comparison_rate(target: float, comparisons: int) -> float:
+def comparison_rate(target: float, comparisons: float) -> float:
     """m with 1 - (1 - m)^N = target: the false match rate of one comparison that keeps the promise over N.
 
     target in (0, 1), comparisons >= 1; exact for tiny targets too.
@@ -203,7 +215,9 @@ def gallery_threshold(
         return Threshold(policy.value, "cosine")
     if calibration is None:
         return Threshold(DEFAULT_COSINE, "cosine")
-    value, extrapolated = calibration.threshold(comparison_rate(policy.target, comparisons))
+    value, extrapolated = calibration.threshold(
+        comparison_rate(policy.target, calibration.independent(max(comparisons, 1)))
+    )
     return Threshold(value, "fpir", policy.target, extrapolated)
 
 

@@ -53,12 +53,14 @@ class Calibration(_Record):
     """Impostor scores of the model, from which a gallery's policy finds its threshold.
 
     quantiles: from the largest false match rate to the smallest, so similarity never falls along the list.
-    pairs: impostor comparisons behind it. protocol: which images were compared, and how.
+    pairs: impostor comparisons behind it. protocol: which images were compared, and how. clumping: how much
+    the matches of one stranger come together (`training.calibrate.clumping`); 0 where it wasn't measured.
     """
 
     quantiles: tuple[Quantile, ...] = Field(min_length=2)
     pairs: int = Field(gt=0)
     protocol: str = Field(min_length=1)
+    clumping: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _ordered(self) -> "Calibration":

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -165,3 +166,28 @@ def test_the_tail_is_scipy_s_generalised_pareto(shape: float) -> None:
     survival = np.logspace(-9, 0, 50)
     expected = stats.genpareto.isf(survival, shape)
     np.testing.assert_allclose(_excess(survival, shape), expected, rtol=1e-6, atol=1e-9)
+
+
+def test_clumped_matches_are_worth_fewer_comparisons_and_a_lower_threshold() -> None:
+    clumped = replace(MEASURED, clumping=0.003)
+    assert MEASURED.independent(1000) == 1000
+    assert clumped.independent(1) == pytest.approx(1, rel=0.01)
+    worth = [clumped.independent(n) for n in (50, 200, 1000, 10_000)]
+    assert worth == pytest.approx([46.6, 156.7, 462.1, 1144.7], rel=0.001)
+    strict, fair = (gallery_threshold(FpirPolicy(0.1), each, 1000) for each in (MEASURED, clumped))
+    assert fair.value < strict.value
+    with pytest.raises(ValueError, match="clumping"):
+        replace(MEASURED, clumping=-1.0)
+
+
+def test_the_worth_follows_from_clumps_of_logarithmic_size() -> None:
+    """Poisson clumps of logarithmic-series size, each match thinned to the share that is enrolled."""
+    rng = np.random.default_rng(0)
+    everybody, c, rate, enrolled = 10_000, 0.002, 4e-5, 1_000
+    p = c * everybody / (1 + c * everybody)
+    clumps = rng.poisson(rate * math.log1p(c * everybody) / c, 200_000)
+    sizes = np.zeros(len(clumps), np.int64)
+    np.add.at(sizes, np.repeat(np.arange(len(clumps)), clumps), rng.logseries(p, clumps.sum()))
+    assert sizes.mean() == pytest.approx(rate * everybody, rel=0.05)
+    fpir = float(np.mean(1 - (1 - enrolled / everybody) ** sizes))
+    assert fpir == pytest.approx(1 - math.exp(-rate * math.log1p(c * enrolled) / c), rel=0.05)
