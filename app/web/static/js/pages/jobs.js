@@ -16,7 +16,7 @@ export const page = { id: "jobs", title: "Jobs", needs: ["GET /v1/jobs", "DELETE
 async function show(root, { signal }) {
   const box = h("div", { class: "card" }, loading());
   swap(root, head("Jobs", "Work that takes a while. It goes on when this page is closed, and after a restart of the service."), box);
-  const list = h("ul", { class: "files", "aria-label": "Jobs, newest first" });
+  const list = h("ul", { class: "files roomy", "aria-label": "Jobs, newest first" });
   const rows = new Map(); // job id → its row; kept from look to look, so that nothing is exchanged under a finger
   const look = async () => {
     const { items } = await call("GET", "/v1/jobs", { signal });

@@ -22,7 +22,7 @@ async function show(root, { rest, signal }) {
     await showMonitor(root, rest[0], signal);
     return;
   }
-  const list = h("ul", { class: "files", "aria-label": "Monitors, oldest first" });
+  const list = h("ul", { class: "files roomy", "aria-label": "Monitors, oldest first" });
   const box = h("div", { class: "card" }, loading());
   const form = await addForm(signal, (made) => {
     toast(`${titleOf(made)} is being watched.`);

@@ -107,7 +107,7 @@ function facts(now) {
 function diary(monitor) {
   const body = h("tbody");
   const table = h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Who"), h("th", { scope: "col" }, "What"),
-    h("th", { scope: "col", class: "right" }, "Similarity"), h("th", { scope: "col", class: "right" }, "When"))), body);
+    h("th", { scope: "col", class: "right" }, "Similarity"), h("th", { scope: "col" }, "When"))), body);
   const nobody = empty("monitors", "Nobody yet", h("span", {}, "Whoever comes or goes is listed here at once."));
   const place = h("div", {}, nobody);
   const said = h("p", { class: "visually-hidden", role: "status" });
@@ -120,7 +120,7 @@ function diary(monitor) {
         h("td", { class: "break" }, event.identity
           ? h("a", { href: link("gallery", monitor.gallery, "people", event.identity.id) }, h("strong", {}, who)) : badge("unknown", "unknown")),
         h("td", {}, event.event), h("td", { class: "right" }, similarity(event.similarity)),
-        h("td", { class: "right" }, time.format(new Date(event.at)))));
+        h("td", {}, time.format(new Date(event.at)))));
       while (body.childElementCount > MOST) body.lastElementChild.remove();
       said.textContent = `${who} ${event.event}`;
     },
