@@ -186,6 +186,9 @@ def quantize(
     ] = 0,
     tune_faces: Annotated[int, typer.Option(min=32, help="Faces of the store to fine-tune on.")] = 10_000,
     tune_rate: Annotated[float, typer.Option(help="Adam's learning rate at its highest.")] = 5e-6,
+    remeasure: Annotated[
+        bool, typer.Option("--remeasure", help="Make nothing: measure the int8 file that is there.")
+    ] = False,
     holdout_percent: Annotated[int, typer.Option(help="As in the recipe; these faces are not used.")] = 8,
     cache: Annotated[Path | None, typer.Option(help="Where crops and embeddings are kept.")] = Path(
         "runs/cache"
@@ -200,7 +203,7 @@ def quantize(
     The manifest then holds its digest, the loss of accuracy and the gain in speed, both measured here. The
     service takes it on the CPU where it loses at most 0.2 percentage points and is faster;
     SPHEREID_PRECISION=fp32 or int8 decides otherwise. Galleries stay valid: both files share one embedding
-    space, and the loss counts pairs of one fp32 and one int8 embedding too.
+    space, and the loss, on both pair lists together, counts pairs of one fp32 and one int8 embedding too.
     """
     from training.quantize_command import quantize_model as run
     from training.quantize_tune import Tuning
@@ -214,6 +217,7 @@ def quantize(
         faces=faces,
         tuning=Tuning(tune, tune_rate) if tune else None,
         tune_faces=tune_faces,
+        remeasure=remeasure,
         percent=holdout_percent,
         cache=cache,
         command=command_line(),

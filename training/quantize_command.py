@@ -41,6 +41,7 @@ def quantize_model(
     faces: int,
     tuning: Tuning | None,
     tune_faces: int,
+    remeasure: bool,
     percent: int,
     cache: Path | None,
     command: str,
@@ -48,25 +49,29 @@ def quantize_model(
 ) -> Quantized:
     """Write model.int8.onnx beside model.onnx, and its record into the manifest and the card.
 
-    store, faces, percent: so many random faces of it, none of held-out identities, calibrate the ranges.
-    tuning, tune_faces: fine-tune the int8 weights on so many of them; None leaves them as they are rounded.
+    remeasure: keep the int8 file that is there, and measure it alone. store, faces, percent: so many random
+    faces of it, none of held-out identities, calibrate the ranges. tuning, tune_faces: fine-tune the int8
+    weights on so many of them; None leaves them as they are rounded.
     Raises TrainingError when there are too few of them, ModelError when the folder is no whole model.
     """
     manifest = load_manifest(folder)
     fp32 = read_model(folder, manifest)
-    with console.status("quantizing"):
-        crops = calibration_crops(store, manifest, faces, percent)
-        plain = prepare(fp32, manifest)
-        int8 = quantize(plain, crops, manifest)
-    if tuning is not None:
-        taught = calibration_crops(store, manifest, tune_faces, percent)
-        int8 = _fine_tuned(int8, plain, taught, manifest, tuning, console)
+    crops = calibration_crops(store, manifest, faces, percent)
+    if remeasure:
+        int8 = read_model(folder, manifest, "int8")
+    else:
+        with console.status("quantizing"):
+            plain = prepare(fp32, manifest)
+            int8 = quantize(plain, crops, manifest)
+        if tuning is not None:
+            taught = calibration_crops(store, manifest, tune_faces, percent)
+            int8 = _fine_tuned(int8, plain, taught, manifest, tuning, console)
     record = Quantized(
         sha256=hashlib.sha256(int8).hexdigest(),
         accuracy_loss=0,
         speedup=1,
         protocol="not measured yet",
-        command=command,
+        command=manifest.int8.command if remeasure and manifest.int8 is not None else command,
     )
     made = manifest.model_copy(update={"int8": record})
     with console.status("timing"):
@@ -142,6 +147,8 @@ def _metrics(cost: Cost, timings: list[Timing], threshold_pairs: Path | None, co
     if cost.threshold_pairs is not None and threshold_pairs is not None:
         for kind, value in _kinds(cost.threshold_pairs):
             values[f"{kind}, accuracy on {threshold_pairs.name} at the test pairs' threshold"] = value
+        for kind, value in _kinds(cost.pooled):
+            values[f"{kind}, accuracy on both pair lists"] = value
     if cost.open_set is not None:
         for kind, value in _kinds(cost.open_set):
             values[f"{kind}, open set, {ENROLLED} enrolled, FNIR at FPIR {OPEN_SET_FPIR:g}"] = value
@@ -167,8 +174,9 @@ def _print(
         table.add_column(column, justify="left" if not column else "right")
     asked = f"loss ≤ {100 * MAX_INT8_LOSS:.1f} points"
     for name, figure, limit in (
-        ("accuracy", cost.pairs, asked),
+        ("accuracy", cost.pairs, "" if cost.threshold_pairs else asked),
         ("accuracy, roles of the pair lists exchanged", cost.threshold_pairs, ""),
+        ("accuracy on both lists", cost.pooled if cost.threshold_pairs else None, asked),
         (f"FNIR at FPIR {100 * OPEN_SET_FPIR:g} %, held-out identities", cost.open_set, ""),
     ):
         if figure is not None:

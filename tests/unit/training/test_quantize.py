@@ -23,6 +23,7 @@ from training.errors import TrainingError
 from training.export import fold_batch_norm, to_onnx
 from training.quantize import prepare, quantize
 from training.quantize_command import calibration_crops, quantize_model
+from training.quantize_measure import Compared, Cost, _pooled
 
 SIZE = (112, 96)
 
@@ -141,6 +142,23 @@ def test_the_record_holds_what_was_measured(network: bytes, store_folder: Path, 
     assert not any("open set" in name for name in measured), "too few identities are held out"
     assert "int8, times as fast as fp32 at batch 8, threads: 1" in (folder / "CARD.md").read_text()
 
+    subprocess.run([*command[: command.index("--tune")], "--remeasure"], check=True, capture_output=True)
+    again = load_manifest(folder).int8
+    assert again is not None
+    assert (again.sha256, again.command) == (manifest.int8.sha256, manifest.int8.command)
+    assert again.accuracy_loss == pytest.approx(manifest.int8.accuracy_loss)
+    assert OnnxEmbedder.load(folder, precision="int8").precision == "int8"
+
+
+def test_the_loss_is_that_of_all_pairs_together() -> None:
+    # 1,000 pairs with 987, 987 and 984 right; 2,200 with 2,177, 2,175 and 2,178.
+    test, train = Compared(0.987, 0.987, 0.984), Compared(2177 / 2200, 2175 / 2200, 2178 / 2200)
+    pooled = _pooled(test, 1000, train, 2200)
+    assert pooled.fp32 == pytest.approx(3164 / 3200)
+    assert pooled.int8 == pytest.approx(3162 / 3200)
+    assert pooled.mixed == pytest.approx(3162 / 3200)
+    assert Cost(1.0, test, train, pooled, None, "p").loss == pytest.approx(2 / 3200)
+
 
 def test_too_few_faces_and_graphs_that_cannot_be_read_change_nothing(
     network: bytes, store_folder: Path, tmp_path: Path
@@ -158,6 +176,7 @@ def test_too_few_faces_and_graphs_that_cannot_be_read_change_nothing(
             faces=128,
             tuning=None,
             tune_faces=128,
+            remeasure=False,
             percent=percent,
             cache=None,
             command="x",
