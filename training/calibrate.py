@@ -39,8 +39,8 @@ def clumping(embeddings: NDArray[np.float32], identity: NDArray[np.int64]) -> fl
 
     embeddings: (N, D) unit rows; identity: (N,). One face of each person is searched among all others. Where
     the share p of them has a match and the share m of all pairs matches, c solves
-    -ln(1 - p) / m = ln(1 + cn) / c for n comparisons a search. The median over p of 30, 10 and 3 %; 0 with fewer
-    than 100 people, who say too little.
+    -ln(1 - p) / m = ln(1 + cn) / c for n comparisons a search. The median over p of 30, 10 and 3 %; 0 with
+    fewer than 100 people, who say too little.
     """
     order = np.random.default_rng(0).permutation(len(identity))
     faces = embeddings[order[np.unique(identity[order], return_index=True)[1]]]

@@ -53,8 +53,8 @@ class Cost:
 
     @property
     def loss(self) -> float:
-        """The larger of what int8 alone and the mixture lose on all pairs, as a share. On the test pairs alone
-        0.2 points may be two pairs, and chance moves more."""
+        """The larger of what int8 alone and the mixture lose on all pairs, as a share. On the test pairs
+        alone 0.2 points may be two pairs, and chance moves more."""
         return self.pooled.fp32 - min(self.pooled.int8, self.pooled.mixed)
 
 
