@@ -1,5 +1,5 @@
 """The galleries of the gallery's own tests."""
 
-from tests.unit.gallery.conftest import reopen, service
+from tests.unit.gallery.conftest import database_url, reopen, service
 
-__all__ = ["reopen", "service"]
+__all__ = ["database_url", "reopen", "service"]
