@@ -17,11 +17,11 @@ from torch import nn
 from app.pipeline.embed import OnnxEmbedder
 from app.pipeline.errors import ModelError
 from app.pipeline.manifest import Manifest, Quantized, load_manifest, save_manifest
-from tests.unit.pipeline.models import manifest_for
+from tests.unit.pipeline.models import linear_onnx, manifest_for
 from training.backbones.sphereface import SphereFaceNet
 from training.errors import TrainingError
 from training.export import fold_batch_norm, to_onnx
-from training.quantize import prepare, quantize
+from training.quantize import prepare, quantize, typical
 from training.quantize_command import calibration_crops, quantize_model
 from training.quantize_measure import Compared, Cost, _pooled
 
@@ -108,6 +108,16 @@ def pair_set(tmp_path: Path) -> tuple[Path, Path]:
     lines = ["2", "Ann 1 2", "Bob 1 2", "Ann 1 Bob 1", "Ann 2 Bob 2"]
     pairs.write_text("\n".join(lines))
     return images, pairs
+
+
+def test_faces_that_drive_the_network_up_are_not_calibrated_on() -> None:
+    """A linear network, whose embedding of an even face is as long as the face is bright."""
+    network = linear_onnx(np.full((3 * 112 * 96, 8), 1e-5, np.float32), 112, 96)
+    faces = np.full((6, 112, 96, 3), 20, np.uint8)
+    faces[1] = 79
+    faces[4] = 81
+    kept = typical(onnx.load_from_string(network), faces, manifest_for(network, mean=0.0))
+    assert kept.tolist() == [True, True, True, True, False, True]
 
 
 def test_the_record_holds_what_was_measured(network: bytes, store_folder: Path, tmp_path: Path) -> None:
