@@ -39,7 +39,7 @@ def filming(camera: Camera) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with _served(Handler) as url:
+    with served(Handler) as url:
         try:
             yield f"{url}/camera"
         finally:
@@ -80,12 +80,13 @@ def receiving(receiver: Receiver) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with _served(Handler) as url:
+    with served(Handler) as url:
         yield f"{url}/hook"
 
 
 @contextmanager
-def _served(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+def served(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The address of a server that answers so, on a free port of loopback."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from app.video import capture
 from app.video.capture import frames
 from app.video.errors import VideoError
+from tests.cameras import served
 from tests.e2e.test_video import film, sphereid
 from tests.rtsp import rtsp_camera
 from tests.server import jpeg
@@ -39,14 +40,8 @@ def mjpeg(pictures: Sequence[bytes]) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Camera)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/camera"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with served(Camera) as url:
+        yield f"{url}/camera"
 
 
 def test_a_camera_that_breaks_is_connected_again(monkeypatch: pytest.MonkeyPatch) -> None:
