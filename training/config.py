@@ -36,7 +36,10 @@ class DataConfig:
 
 @dataclass(frozen=True, slots=True)
 class AugmentConfig:
-    """Augmentation of one aligned face. Lengths are pixels of the 112-pixel face; p_* are probabilities."""
+    """Augmentation of one aligned face. Lengths are pixels of the 112-pixel face; p_* are probabilities.
+
+    p_cut: of a black band along one edge, as where a photograph ends inside the face.
+    """
 
     __pydantic_config__ = _STRICT
 
@@ -51,6 +54,7 @@ class AugmentConfig:
     brightness: float = 0.2
     contrast: float = 0.2
     p_erase: float = 0.1
+    p_cut: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +131,16 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """How the run is carried out."""
+    """How the run is carried out.
+
+    freeze_norm: share of the run after which batch norm uses its running statistics, so that the loss sees
+    the network as it will be deployed; 1 never does.
+    """
 
     __pydantic_config__ = _STRICT
 
     seed: int = 1
+    freeze_norm: float = 1.0
     threads: int = 0
     precision: Literal["fp32", "bf16"] = "fp32"
     channels_last: bool = True

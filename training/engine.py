@@ -254,6 +254,8 @@ def _step(run: Run, batch: Batch) -> Losses:
     lr = rate(config.optimizer, run.progress, run.step)
     for group in run.optimizer.param_groups:
         group["lr"] = lr
+    if run.progress >= config.engine.freeze_norm:
+        freeze_norm(run.objective)
     strength = 1.0 if config.head.warmup <= 0 else min(1.0, run.progress / config.head.warmup)
     run.optimizer.zero_grad(set_to_none=True)
     parts: list[Losses] = []
@@ -274,6 +276,13 @@ def _step(run: Run, batch: Batch) -> Losses:
     run.step += 1
     _update_ema(run)
     return parts[-1]
+
+
+def freeze_norm(module: nn.Module) -> None:
+    """Let every batch norm of `module` use its running statistics from now on, weights learning still."""
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+            part.eval()
 
 
 def _check_finite(run: Run, parts: list[Losses]) -> None:

@@ -16,6 +16,10 @@ VIEWS: dict[str, str] = {
 """What a network may see of the canvas, by the template that the service aligns to for it."""
 
 
+CUT = 0.35
+"""The widest black band of a cut face, as a share of its height or width."""
+
+
 def view_size(template: str, pool: int) -> tuple[int, int]:
     """(H, W) in pixels of what the network sees."""
     full = TEMPLATES[VIEWS[template]]
@@ -49,7 +53,7 @@ def augment(
     height, width = view_size(template, pool)
     matrix = to_canvas(template, pool)
     out = np.empty((len(canvases), height, width, 3), np.uint8)
-    draws = rng.random((len(canvases), 16))
+    draws = rng.random((len(canvases), 19))
     for canvas, u, target in zip(canvases, draws, out, strict=True):
         _sample(canvas, _jittered(matrix, u[:6], config), target)
         target[:] = _photometric(target, u[6:], config)
@@ -99,4 +103,8 @@ def _photometric(face: NDArray[np.uint8], u: NDArray[np.float64], config: Augmen
         h, w = int(height * (0.1 + 0.25 * u[6])), int(width * (0.1 + 0.25 * u[7]))
         y, x = int(u[8] * (height - h)), int(u[9] * (width - w))
         face[y : y + h, x : x + w] = face.mean(axis=(0, 1)).astype(np.uint8)
+    if u[10] < config.p_cut:
+        # Turned so that the edge to cut comes first; a view, so the band lands in `face`.
+        turned = np.rot90(face, int(4 * u[11]))
+        turned[: int(len(turned) * CUT * u[12])] = 0
     return face

@@ -9,7 +9,7 @@ import pytest
 
 from app.pipeline.align import TEMPLATES
 from training.config import AugmentConfig, Config
-from training.data.augment import augment, center_view, view_size
+from training.data.augment import CUT, augment, center_view, view_size
 from training.data.loader import Batches, to_pixels
 from training.data.sampler import EpochSampler
 from training.data.store import center_descriptors, class_labels, held_out, open_store
@@ -82,6 +82,25 @@ def test_augmentation_depends_on_its_generator_alone_and_leaves_the_source() -> 
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
     assert np.array_equal(canvases, before)
+
+
+def test_a_cut_face_is_black_along_one_edge_and_itself_elsewhere() -> None:
+    canvases = np.random.default_rng(0).integers(1, 256, (60, 128, 128, 3), dtype=np.uint8)
+    config = AugmentConfig(False, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, p_cut=1)
+    made = augment(canvases, config, "112x96", 1, np.random.default_rng(2))
+    plain = center_view(canvases, "112x96")
+    edges = Counter[str]()
+    for cut, whole in zip(made, plain, strict=True):
+        black = (cut == 0).all(axis=2)
+        rows, columns = black.all(axis=1), black.all(axis=0)
+        assert np.array_equal(black, rows[:, None] | columns[None, :])
+        assert np.array_equal(cut[~black], whole[~black])
+        assert rows.sum() <= CUT * 112
+        assert columns.sum() <= CUT * 96
+        assert not (rows.any() and columns.any())
+        sides = {"top": rows[0], "bottom": rows[-1], "left": columns[0], "right": columns[-1]}
+        edges.update(side for side, there in sides.items() if there)
+    assert all(edges[side] >= 6 for side in ("top", "bottom", "left", "right"))
 
 
 def test_every_image_comes_as_often_as_its_weight_says() -> None:

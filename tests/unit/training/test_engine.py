@@ -68,6 +68,18 @@ def test_resuming_is_bit_identical(small_config: Make, tmp_path: Path, change: d
     assert torch.equal(unbroken.rng, resumed.rng)
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_frozen_norms_keep_their_statistics_and_learn_their_weights(
+    small_config: Make, tmp_path: Path, share: float
+) -> None:
+    config = small_config(engine={"freeze_norm": share}, optimizer={"warmup": 0})
+    state = checkpoint.load(train(config, runs=tmp_path, max_steps=2)).objective
+    means = [value for name, value in state.items() if name.endswith("running_mean")]
+    biases = [value for name, value in state.items() if "features" in name and name.endswith("bias")]
+    assert all(bool((mean == 0).all()) == (share == 0.0) for mean in means)
+    assert any(bool((bias != 0).any()) for bias in biases)
+
+
 def test_two_processes_do_what_one_does(small_config: Make, tmp_path: Path) -> None:
     """Same global batch, no batch norm, whose statistics are each process's own."""
     values = to_dict(
