@@ -89,7 +89,8 @@ def _verdict(part: Part, decision: Decision, candidate: Candidate | None, reason
 def show_tracks(
     frames: Iterable[AnalyzedFrame], target: Mapping[int, int], verdicts: Mapping[int, Verdict]
 ) -> Iterator[ShownFrame]:
-    """Frames with the verdicts of their tracks. target: part -> part after merging."""
+    """Frames with the verdicts of their tracks, and nobody in a frame twice: a track that was lost may be
+    carried through frames in which another one has its person. target: part -> part after merging."""
     labeled = (
         (
             frame,
@@ -97,7 +98,24 @@ def show_tracks(
         )
         for frame in frames
     )
-    return _filled(labeled, MAX_GAP)
+    return (replace(frame, faces=_once(frame.faces)) for frame in _filled(labeled, MAX_GAP))
+
+
+def _once(faces: Sequence[Shown]) -> tuple[Shown, ...]:
+    """Of several boxes with one name a detected one keeps it, and among those the most similar. The others
+    are left out where they were carried over, and lose the name where they were detected."""
+    named = [face for face in faces if face.identity is not None]
+    keepers: dict[str | None, Shown] = {}
+    for face in sorted(named, key=lambda face: (face.interpolated, -(face.similarity or 0.0))):
+        keepers.setdefault(face.identity, face)
+    if len(keepers) == len(named):
+        return tuple(faces)
+    kept = [(face, keepers.get(face.identity, face) is face) for face in faces]
+    return tuple(
+        face if keeps else replace(face, identity=None)
+        for face, keeps in kept
+        if keeps or not face.interpolated
+    )
 
 
 def show_faces(

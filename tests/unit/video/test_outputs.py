@@ -116,6 +116,28 @@ def test_a_long_gap_is_not_bridged() -> None:
     assert [len(f.faces) for f in shown] == [1, *[0] * 9, 1, 0]
 
 
+def test_nobody_is_in_a_frame_twice_when_a_lost_track_goes_on_as_another() -> None:
+    def frame(index: int, *faces: Sighting) -> AnalyzedFrame:
+        return AnalyzedFrame(index, index / 10, faces)
+
+    lost, other = (sighting(1, None, 0), sighting(2, None, 300))
+    found = sighting(3, None, 10)
+    frames = [frame(0, lost, other), frame(1, found, other), frame(2, found, other), frame(3, lost, found)]
+    frames += [frame(4, lost, other), frame(5, other)]
+    verdicts = {
+        1: Verdict("alice", 0.8, 0.8, None, "above_threshold"),
+        2: Verdict(None, 0.3, 0.3, None, "below_threshold"),
+        3: Verdict("alice", 0.9, 0.9, None, "above_threshold"),
+    }
+    shown = [
+        sorted((face.part, face.identity) for face in frame.faces)
+        for frame in show_tracks(frames, {1: 1, 2: 2, 3: 3}, verdicts)
+    ]
+    assert shown[0] == shown[4] == [(1, "alice"), (2, None)]
+    assert shown[1] == shown[2] == [(2, None), (3, "alice")]  # the lost one is not carried over it
+    assert shown[3] == [(1, None), (2, None), (3, "alice")]  # both were detected: the more similar is she
+
+
 def test_per_frame_decides_each_face_by_itself() -> None:
     frames = [
         AnalyzedFrame(0, 0.0, (sighting(1, ALICE),)),
