@@ -18,7 +18,8 @@ class DataConfig:
 
     store: folder made by `python -m training prepare`.
     input_pool: 1 trains on 112×96 pixels, 2 on their 2×2 means (56×48): a quarter of the cost.
-    template: the part of the 128×128 canvas that the network sees.
+    template: the part of the 128×128 canvas that the network sees; `upper` and `wide` are patches for an
+        ensemble. The manifest names it, so that the service aligns to it.
     group_weights: how often an image of a group is seen per epoch (1 when not named).
     min_images_per_class: identities with fewer images teach by distillation only.
     holdout_percent: share of identities kept out of training for verification and calibration.
@@ -27,7 +28,7 @@ class DataConfig:
     __pydantic_config__ = _STRICT
 
     store: str = "runs/store"
-    template: Literal["112x96", "112x112", "150x150"] = "112x96"
+    template: Literal["112x96", "112x96-upper", "112x96-wide", "112x112", "150x150"] = "112x96"
     input_pool: int = 1
     group_weights: dict[str, float] = field(default_factory=dict)
     min_images_per_class: int = 5

@@ -32,6 +32,11 @@ class Template:
         """The same face on another canvas, moved by (dx, dy) pixels."""
         return Template(tuple((x + dx, y + dy) for x, y in self.points), height, width)
 
+    def scaled(self, factor: float) -> "Template":
+        """The same crop with `factor` times as many pixels a side; pixel centers count, not corners."""
+        points = tuple(((x + 0.5) * factor - 0.5, (y + 0.5) * factor - 0.5) for x, y in self.points)
+        return Template(points, round(factor * self.height), round(factor * self.width))
+
 
 # Liu et al., SphereFace (CVPR 2017), the released face alignment script. Its points are MATLAB's, which
 # count from 1; ours count from 0.
@@ -41,6 +46,7 @@ _SPHEREFACE: Final = Template(
     width=96,
 ).shifted(-1, -1, 112, 96)
 _ARCFACE: Final = _SPHEREFACE.shifted(8, 0, 112, 112)
+_CANVAS: Final = _ARCFACE.shifted(8, 8, 128, 128)
 
 TEMPLATES: Final[Mapping[str, Template]] = MappingProxyType(
     {
@@ -48,7 +54,11 @@ TEMPLATES: Final[Mapping[str, Template]] = MappingProxyType(
         "arcface-112x112": _ARCFACE,
         # The training canvas: the 112x112 face at [8:120, 8:120], the 112x96 face at [8:120, 16:112], with
         # eight pixels around for shift, scale and rotation.
-        "canvas-128x128": _ARCFACE.shifted(8, 8, 128, 128),
+        "canvas-128x128": _CANVAS,
+        # Two more patches for an ensemble, as large as the first: brows to upper lip at one and a half times
+        # the size, and the middle of the whole canvas with hair, chin and ears.
+        "sphereface-upper-112x96": _SPHEREFACE.scaled(1.5).shifted(-24, -15, 112, 96),
+        "sphereface-wide-112x96": _CANVAS.scaled(0.875).shifted(-8, 0, 112, 96),
         # The same points read as 0-based, which is how InsightFace aligned the faces of its models.
         "insightface-112x112": _SPHEREFACE.shifted(9, 1, 112, 112),
         # For the face descriptor of dlib, which wants the chip that dlib cuts by its own points: where those

@@ -10,6 +10,8 @@ from training.data.store import CANVAS
 
 VIEWS: dict[str, str] = {
     "112x96": "sphereface-112x96",
+    "112x96-upper": "sphereface-upper-112x96",
+    "112x96-wide": "sphereface-wide-112x96",
     "112x112": "arcface-112x112",
     "150x150": "dlib-150x150",
 }

@@ -1,6 +1,7 @@
 """From tars or folders of faces to a store, with an account of what was left out. Stops lose nothing."""
 
 import csv
+import hashlib
 import json
 import re
 import tarfile
@@ -37,13 +38,14 @@ _CHUNK = 256
 class Source:
     """One image: its name `GROUP/IDENTITY/FILE`, and the file, tar or .rec that holds it.
 
-    record: number in a .rec file, None elsewhere.
+    record: number in a .rec file, None elsewhere. member: name in a tar, where it is another.
     """
 
     name: str
     archive: Path | None
     path: Path
     record: int | None = None
+    member: str | None = None
 
     @property
     def identity(self) -> str:
@@ -67,8 +69,9 @@ def prepare(
 ) -> int:
     """Write a store (see training.data.store) and return the number of its faces.
 
-    faces: a folder of tars with members GROUP/IDENTITY/FILE, or of such folders. Images are 128×128
-    canvases, or with `raw` photographs, of which the face nearest the middle is detected and aligned.
+    faces: a folder of tars with members GROUP/IDENTITY/FILE or of WebDataset shards (KEY.jpg with KEY.cls),
+    of such folders, or MXNet's train.rec. Images are 128×128 canvases, or with `raw` photographs, of which
+    the face nearest the middle is detected and aligned.
     Work is saved every few hundred images; the same call after a stop goes on there. teacher: descriptors
     (.npz), or a model whose embeddings are to be the targets. exclude: a list of identities to leave out;
     test_set: what no identity may be shared with.
@@ -180,9 +183,7 @@ def _list(faces: Path) -> Iterator[Source]:
     for path in tars:
         try:
             with tarfile.open(path) as archive:
-                for member in archive:
-                    if member.isfile() and PurePosixPath(member.name).suffix.lower() in SUFFIXES:
-                        yield Source(member.name, path, path)
+                yield from _members(archive, path)
         except (OSError, tarfile.TarError) as error:
             raise TrainingError(
                 f"{path} is not a readable tar: {' '.join(str(error).split())}; "
@@ -193,6 +194,34 @@ def _list(faces: Path) -> Iterator[Source]:
     for path in sorted(faces.rglob("*")):
         if path.suffix.lower() in SUFFIXES:
             yield Source(path.relative_to(faces).as_posix(), None, path)
+
+
+def _members(archive: tarfile.TarFile, path: Path) -> Iterator[Source]:
+    """Images of a tar. Where it holds KEY.cls files, as WebDataset shards do, those have the identities, and
+    images without one are unlabelled."""
+    images: list[str] = []
+    labels: dict[str, str] = {}
+    for member in archive:
+        name = PurePosixPath(member.name)
+        if member.isfile() and name.suffix.lower() in SUFFIXES:
+            images.append(member.name)
+        elif member.isfile() and name.suffix == ".cls":
+            file = archive.extractfile(member)
+            assert file is not None
+            text = file.read(32).decode("ascii", "replace").strip()
+            if not text.isdigit():
+                raise TrainingError(f"{path}: {member.name} holds {text!r}, not the number of an identity")
+            labels[_key(name)] = f"p{int(text):07d}"
+    for image in images:
+        key = _key(PurePosixPath(image))
+        identity = labels.get(key, UNLABELLED)
+        full = f"{path.stem}/{identity}/{image.replace('/', '_')}" if labels else image
+        yield Source(full, path, path, member=image)
+
+
+def _key(name: PurePosixPath) -> str:
+    """What the files of one WebDataset sample share: everything before the first dot of the file's name."""
+    return str(name.with_name(name.name.partition(".")[0]))
 
 
 def _canvas(data: bytes) -> NDArray[np.uint8]:
@@ -237,12 +266,13 @@ def _fill(
     """Write the images array, chunk by chunk; returns the names kept, in its order."""
     state = out / "partial.json"
     shape = (len(sources), CANVAS, CANVAS, 3)
+    listed = hashlib.sha256("\n".join(source.name for source in sources).encode()).hexdigest()
     temporary = out / "images.partial.npy"
     kept: list[str] = []
     done = 0
     if state.exists() and temporary.exists():
         saved = json.loads(state.read_text(encoding="utf-8"))
-        if saved["total"] == len(sources):
+        if saved["sources"] == listed:
             done, kept = saved["done"], saved["kept"]
             dropped.update(saved["dropped"])
             console.print(f"going on after {done} of {len(sources)} images")
@@ -266,7 +296,7 @@ def _fill(
                     images[len(kept)] = result
                     kept.append(source.name)
             images.flush()
-            progress = {"total": len(sources), "done": start + len(chunk), "kept": kept, "dropped": dropped}
+            progress = {"sources": listed, "done": start + len(chunk), "kept": kept, "dropped": dropped}
             state.with_suffix(".tmp").write_text(json.dumps(progress), encoding="utf-8")
             state.with_suffix(".tmp").replace(state)
             bar.update(task, completed=start + len(chunk))
@@ -307,7 +337,7 @@ class _Reader:
             return self._open.read(source.record).data
         assert self._open is not None
         try:
-            file = self._open.extractfile(source.name)
+            file = self._open.extractfile(source.member or source.name)
             return file.read() if file is not None else None
         except (tarfile.TarError, EOFError):
             return None

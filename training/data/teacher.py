@@ -90,7 +90,8 @@ def _guess(path: Path, data: bytes, session: ort.InferenceSession) -> Manifest:
             "write a manifest.json beside it"
         )
     meta = session.get_modelmeta().custom_metadata_map
-    sizes = {(TEMPLATES[name].height, TEMPLATES[name].width): name for name in VIEWS.values()}
+    # Of several templates of one size, the first is the usual one.
+    sizes = {(TEMPLATES[name].height, TEMPLATES[name].width): name for name in reversed(VIEWS.values())}
     template = meta.get("template") or sizes.get((shape[2], shape[3]))
     if template not in TEMPLATES:
         raise TrainingError(

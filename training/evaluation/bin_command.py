@@ -1,7 +1,7 @@
 """`evaluate bin`: InsightFace's packed verification sets with an exported model."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,12 @@ from training.evaluation.lfw_command import FARS
 from training.evaluation.report import Report, Table, percent, publish, verification_tables
 
 _SIDE = 112
+_COLUMNS: Final = {
+    "sphereface-112x96": slice(8, 104),
+    "arcface-112x112": slice(None),
+    "insightface-112x112": slice(None),
+}
+"""Which columns of a crop a model sees, by its alignment."""
 
 
 def evaluate_bin(
@@ -30,16 +36,16 @@ def evaluate_bin(
     """
     stored = read_bin(path)
     embedder = OnnxEmbedder.load(model, precision="fp32")
-    height, width = embedder.manifest.input[2:]
-    if height != _SIDE or width not in (96, _SIDE):
-        raise TrainingError(f"{path.name} holds 112×112 crops, {embedder.name} wants {height}×{width}")
-    left = (_SIDE - width) // 2
+    template = embedder.manifest.template
+    if template not in _COLUMNS:
+        raise TrainingError(f"{path.name} holds 112×112 ArcFace crops, {embedder.name} wants {template}")
+    columns = _COLUMNS[template]
     features = np.empty((len(stored.images), embedder.dim), np.float32)
     with bar(console) as progress:
         task = progress.add_task("embed", total=len(features))
         for start in range(0, len(features), 128):
             part = stored.images[start : start + 128]
-            crops = np.stack([_crop(data, path)[:, left : left + width] for data in part])
+            crops = np.stack([_crop(data, path)[:, columns] for data in part])
             features[start : start + len(part)] = embedder.embed(crops)
             progress.update(task, completed=start + len(part))
     count = len(stored.same)

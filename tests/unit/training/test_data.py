@@ -4,12 +4,13 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from app.pipeline.align import TEMPLATES
 from training.config import AugmentConfig, Config
-from training.data.augment import CUT, augment, center_view, view_size
+from training.data.augment import CUT, VIEWS, augment, center_view, to_canvas, view_size
 from training.data.loader import Batches, to_pixels
 from training.data.sampler import EpochSampler
 from training.data.store import center_descriptors, class_labels, held_out, open_store
@@ -19,7 +20,7 @@ NONE = AugmentConfig(False, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("pool", [1, 2])
-@pytest.mark.parametrize("template", ["112x96", "112x112", "150x150"])
+@pytest.mark.parametrize("template", list(VIEWS))
 def test_without_augmentation_the_view_is_the_centre(template: str, pool: int) -> None:
     canvases = np.random.default_rng(0).integers(0, 256, (5, 128, 128, 3), dtype=np.uint8)
     made = augment(canvases, NONE, template, pool, np.random.default_rng(1))
@@ -46,6 +47,22 @@ def test_a_view_of_another_template_shows_the_landmarks_where_that_template_has_
         weight = view * (np.hypot(x - px, y - py) < 9)
         found = (weight * x).sum() / weight.sum(), (weight * y).sum() / weight.sum()
         assert np.hypot(found[0] - px, found[1] - py) < 3  # the two templates have not quite the same shape
+
+
+def test_the_patches_are_the_crops_they_are_said_to_be() -> None:
+    canvas = np.random.default_rng(0).integers(0, 256, (1, 128, 128, 3), dtype=np.uint8)
+    canvas = cv2.GaussianBlur(canvas[0], (0, 0), 2)[None]
+    # Brows to upper lip: columns 16 to 80, rows 10 to 84.67 of the 112×96 face, which lies at (16, 8).
+    upper = cv2.resize(canvas[0, 18:, 32:96], (96, 165), interpolation=cv2.INTER_LINEAR)[:112]
+    assert np.abs(center_view(canvas, "112x96-upper")[0].astype(int) - upper).mean() < 1
+    whole = cv2.resize(canvas[0], (112, 112), interpolation=cv2.INTER_LINEAR)
+    assert np.abs(center_view(canvas, "112x96-wide")[0].astype(int) - whole[:, 8:104]).mean() < 1
+    for view in ("112x96-upper", "112x96-wide"):
+        height, width = view_size(view, 1)
+        corners = np.array([[x, y, 1] for x in (-0.5, width - 0.5) for y in (-0.5, height - 0.5)])
+        reach = corners @ to_canvas(view).T
+        assert reach.min() >= -0.5 - 1e-4
+        assert reach.max() <= 127.5 + 1e-4
 
 
 def test_the_targets_lose_as_much_of_their_mean_as_asked() -> None:

@@ -2,6 +2,9 @@
 
 import csv
 import io
+import signal
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from rich.console import Console
 
 from training.data import prepare as module
 from training.data.prepare import prepare
@@ -65,6 +69,22 @@ def test_a_tar_becomes_a_store(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").glob("*partial*"))
 
 
+def test_webdataset_shards_have_their_identities_in_files_of_their_own(tmp_path: Path) -> None:
+    source = tmp_path / "shards"
+    source.mkdir()
+    labelled = {"000.jpg": png(face(7)), "000.cls": b"12\n", "sub/001.png": png(face(3)), "sub/001.cls": b"5"}
+    tar_of(source / "00000.tar", {**labelled, "002.jpg": png(face(9)), "002.json": b"{}"})
+    tar_of(source / "00001.tar", {"000.cls": b"5", "000.face.jpg": png(face(4))})
+    assert prepare(source, tmp_path / "out") == 4
+    store = open_store(tmp_path / "out")
+    red = store.images[:, 0, 0, 0].tolist()
+    assert dict(zip(red, store.identity.tolist(), strict=True)) == {7: 12, 3: 5, 9: -1, 4: 5}
+    assert set(store.group) == {"00000", "00001"}
+    tar_of(source / "00001.tar", {"000.cls": b"Ann", "000.jpg": png(face(4))})
+    with pytest.raises(TrainingError, match=r"00001\.tar: 000\.cls holds 'Ann', not the number"):
+        prepare(source, tmp_path / "other")
+
+
 def test_folders_exclusions_and_a_teacher(tmp_path: Path) -> None:
     for name, data in MEMBERS.items():
         path = tmp_path / "faces" / name
@@ -116,6 +136,47 @@ def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert prepare(source, tmp_path / "out") == 40
     assert read == 24
     assert open_store(tmp_path / "out").images[:, 0, 0, 0].tolist() == list(range(40))
+
+
+def test_a_stopped_run_over_other_images_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "faces"
+    source.mkdir()
+    tar_of(source / "a.tar", {f"a/p{i:05d}/0.png": png(face(i)) for i in range(40)})
+    monkeypatch.setattr(module, "_CHUNK", 8)
+    original = module._trim
+    monkeypatch.setattr(module, "_trim", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        prepare(source, tmp_path / "out")
+    monkeypatch.setattr(module, "_trim", original)
+    tar_of(source / "a.tar", {f"a/p{i:05d}/0.png": png(face(i)) for i in range(100, 140)})
+    prepare(source, tmp_path / "out")
+    assert open_store(tmp_path / "out").images[:, 0, 0, 0].tolist() == list(range(100, 140))
+
+
+def test_a_killed_run_goes_on(tmp_path: Path) -> None:
+    source = tmp_path / "faces"
+    source.mkdir()
+    tar_of(source / "a.tar", {f"a/p{i:05d}/0.png": png(face(i)) for i in range(60)})
+    script = f"""
+import os, pathlib, signal
+from training.data import prepare as module
+module._CHUNK, original, seen = 8, module._canvas, []
+def canvas(data):
+    seen.append(0)
+    if len(seen) > 30:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(data)
+module._canvas = canvas
+module.prepare(pathlib.Path({str(source)!r}), pathlib.Path({str(tmp_path / "out")!r}))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    with pytest.raises(TrainingError, match="prepare"):
+        open_store(tmp_path / "out")
+    console = Console(file=io.StringIO())
+    assert prepare(source, tmp_path / "out", console=console) == 60
+    assert "going on after 24 of 60 images" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert open_store(tmp_path / "out").images[:, 0, 0, 0].tolist() == list(range(60))
 
 
 def test_corrupt_and_empty_sources_are_explained(tmp_path: Path) -> None:
