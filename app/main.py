@@ -80,6 +80,7 @@ async def _running(settings: Settings, metrics: Metrics, admission: Admission) -
     from app.jobs.runner import JobRunner
     from app.jobs.video import KIND
     from app.pipeline.batcher import MicroBatcher
+    from app.pipeline.embed import OnnxEmbedder
     from app.wiring import (
         batch_size,
         build_engine,
@@ -89,6 +90,7 @@ async def _running(settings: Settings, metrics: Metrics, admission: Admission) -
         model_folder,
         monitor_runner,
         open_gallery,
+        serving,
         video_jobs,
     )
 
@@ -99,14 +101,18 @@ async def _running(settings: Settings, metrics: Metrics, admission: Admission) -
         (await opening).close()
         raise
     gallery = await opening
-    batcher = MicroBatcher(
-        engine.embedder,
-        max_batch=batch_size(settings),
-        max_wait=settings.queues.batch_wait_ms / 1e3,
-        max_queue=settings.queues.faces_waiting,
-        more_expected=lambda: admission.active > 1,
-        on_batch=metrics.batch,
-    )
+
+    def batched(embedder: OnnxEmbedder) -> MicroBatcher:
+        return MicroBatcher(
+            embedder,
+            max_batch=batch_size(settings),
+            max_wait=settings.queues.batch_wait_ms / 1e3,
+            max_queue=settings.queues.faces_waiting,
+            more_expected=lambda: admission.active > 1,
+            on_batch=metrics.batch,
+        )
+
+    models = serving(engine, gallery, settings, batched)
 
     def sizes() -> dict[str, int]:
         totals, cursor = {"galleries": 0, "identities": 0, "faces": 0}, None
@@ -120,27 +126,27 @@ async def _running(settings: Settings, metrics: Metrics, admission: Admission) -
 
     jobs = JobRunner(
         settings.data_dir / "jobs",
-        {KIND: video_jobs(engine, gallery), **gallery_jobs(engine, gallery, settings)},
+        {KIND: video_jobs(models, gallery), **gallery_jobs(models, gallery, engine.limits)},
         max_waiting=settings.queues.jobs_waiting,
         keep=timedelta(days=settings.job_days),
     )
     await asyncio.to_thread(jobs.start)
-    live = live_streams(engine, gallery, settings)
+    live = live_streams(models, gallery, engine.limits, settings)
     monitors = monitor_runner(live, settings)
     await asyncio.to_thread(monitors.start)
     metrics.watch_queue("monitors_running", lambda: monitors.running)
     metrics.watch_queue("jobs_waiting", lambda: jobs.waiting)
     metrics.watch_queue("requests_active", lambda: admission.active)
-    metrics.watch_queue("embed_queue_faces", lambda: batcher.waiting)
+    metrics.watch_queue("embed_queue_faces", lambda: models.waiting)
     metrics.watch_galleries(sizes)
-    recognition = Recognition(engine, batcher, gallery, metrics, settings)
+    recognition = Recognition(models, engine.limits, gallery, metrics, settings)
     trimming = asyncio.create_task(keep_trimmed())
     try:
         yield Parts(
             settings=settings,
             recognition=recognition,
             gallery=gallery,
-            batcher=batcher,
+            serving=models,
             metrics=metrics,
             admission=admission,
             active_model=model_folder(settings).name,
@@ -155,5 +161,5 @@ async def _running(settings: Settings, metrics: Metrics, admission: Admission) -
         await asyncio.to_thread(monitors.stop)
         await asyncio.to_thread(jobs.stop)
         await asyncio.to_thread(recognition.close)
-        await asyncio.to_thread(batcher.close)
+        await asyncio.to_thread(models.close)
         await asyncio.to_thread(gallery.close)

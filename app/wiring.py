@@ -10,15 +10,18 @@ from app.pipeline.manifest import MANIFEST_FILE, Manifest, load_manifest
 from app.settings import Settings
 
 if TYPE_CHECKING:  # these pull in ONNX Runtime, OpenCV and FAISS; `sphereid --help` needs none of them
-    from app.gallery.calibration import ImpostorCalibration
+    from collections.abc import Callable
+
     from app.gallery.service import GalleryService
     from app.gallery.vault import Vault
     from app.jobs.types import JobHandler
     from app.jobs.video import VideoJobs
     from app.monitors.runner import MonitorRunner
+    from app.pipeline.batcher import MicroBatcher
     from app.pipeline.decode import DecodeLimits
     from app.pipeline.embed import OnnxEmbedder
     from app.pipeline.ports import FaceDetector
+    from app.serving import Models
     from app.video.live import Live
 
 
@@ -122,60 +125,54 @@ def build_engine(settings: Settings) -> Engine:
     return Engine(detector, embedder, limits)
 
 
-def impostor_calibration(manifest: Manifest) -> "ImpostorCalibration | None":
-    """The impostor scores of a model as the gallery wants them; None where its manifest has none."""
-    from app.gallery.calibration import ImpostorCalibration
+def serving(
+    engine: Engine,
+    gallery: "GalleryService",
+    settings: Settings,
+    batched: "Callable[[OnnxEmbedder], MicroBatcher]",
+) -> "Models":
+    """The models of the galleries: the engine's, and others when a gallery asks for them."""
+    from app.serving import Models
 
-    if manifest.calibration is None:
-        return None
-    quantiles = ((quantile.fmr, quantile.similarity) for quantile in manifest.calibration.quantiles)
-    calibration = manifest.calibration
-    return ImpostorCalibration.from_quantiles(quantiles, calibration.pairs, calibration.clumping)
-
-
-def video_jobs(engine: Engine, gallery: "GalleryService") -> "VideoJobs":
-    """What does the service's video jobs: beside the requests, on one core fewer than there are."""
-    from app.jobs.video import VideoJobs
-    from app.pipeline.pipeline import FacePipeline
-    from app.video.tracks import Links
-
-    return VideoJobs(
-        FacePipeline(engine.detector, engine.embedder),
-        gallery,
-        Links.from_calibration(impostor_calibration(engine.manifest)),
-        workers=max(1, (os.cpu_count() or 2) - 1),
+    return Models(
+        engine.detector,
+        engine.embedder,
+        contract_of=lambda gallery_id: gallery.get_gallery(gallery_id).contract,
+        manifests=lambda: load_manifests(settings),
+        load=lambda name: load_embedder(settings, name),
+        batched=batched,
     )
 
 
-def gallery_jobs(engine: Engine, gallery: "GalleryService", settings: Settings) -> "dict[str, JobHandler]":
+def video_jobs(models: "Models", gallery: "GalleryService") -> "VideoJobs":
+    """What does the service's video jobs: beside the requests, on one core fewer than there are."""
+    from app.jobs.video import VideoJobs
+
+    return VideoJobs(models, gallery, workers=max(1, (os.cpu_count() or 2) - 1))
+
+
+def gallery_jobs(
+    models: "Models", gallery: "GalleryService", limits: "DecodeLimits"
+) -> "dict[str, JobHandler]":
     """What does the jobs on whole galleries, on as many cores as video jobs get."""
     from app.jobs import galleries, imports
-    from app.pipeline.pipeline import FacePipeline
 
-    pipeline = FacePipeline(engine.detector, engine.embedder)
-    workers = max(1, (os.cpu_count() or 2) - 1)
-    others = galleries.GalleryJobs(gallery, lambda name: load_embedder(settings, name))
+    others = galleries.GalleryJobs(gallery, models)
     return {
-        imports.KIND: imports.ImportJobs(pipeline, gallery, engine.limits, workers),
+        imports.KIND: imports.ImportJobs(models, gallery, limits, max(1, (os.cpu_count() or 2) - 1)),
         galleries.EXPORT: others,
         galleries.EVALUATION: others,
         galleries.REEMBED: others,
     }
 
 
-def live_streams(engine: Engine, gallery: "GalleryService", settings: Settings) -> "Live":
+def live_streams(
+    models: "Models", gallery: "GalleryService", limits: "DecodeLimits", settings: Settings
+) -> "Live":
     """What opens live streams."""
-    from app.pipeline.pipeline import FacePipeline
     from app.video.live import Live
-    from app.video.tracks import Links
 
-    return Live(
-        FacePipeline(engine.detector, engine.embedder),
-        gallery,
-        Links.from_calibration(impostor_calibration(engine.manifest)),
-        engine.limits,
-        settings.detection.min_score,
-    )
+    return Live(models, gallery, limits, settings.detection.min_score)
 
 
 def monitor_runner(live: "Live", settings: Settings) -> "MonitorRunner":
@@ -183,9 +180,9 @@ def monitor_runner(live: "Live", settings: Settings) -> "MonitorRunner":
     from app.monitors.allowed import Allowed, shown
     from app.monitors.runner import MonitorRunner
     from app.monitors.types import Monitor
-    from app.video.live import LiveSession
+    from app.video.watching import Session
 
-    def opener(monitor: Monitor) -> LiveSession:
+    def opener(monitor: Monitor) -> Session:
         source = monitor.name or shown(monitor.source)
         return live.open(
             monitor.gallery, min_face=monitor.min_face, min_score=monitor.min_score, source=source[:300]
@@ -213,6 +210,7 @@ def open_gallery(settings: Settings) -> "GalleryService":
     """Open the gallery with the calibrations of all models. The caller holds the data folder's lock."""
     from app.gallery.service import GalleryService
     from app.gallery.types import FpirPolicy, GalleryRules
+    from app.serving import impostor_calibration
 
     calibrations = {
         manifest.contract: calibration

@@ -15,8 +15,8 @@ from app.api.schemas import ProblemDocument, Slug
 from app.gallery.service import GalleryService
 from app.jobs.runner import JobRunner
 from app.monitors.runner import MonitorRunner
-from app.pipeline.batcher import MicroBatcher
 from app.pipeline.manifest import Manifest
+from app.serving import Models
 from app.settings import Limits, Settings
 from app.video.live import Live
 
@@ -28,7 +28,7 @@ class Parts:
     settings: Settings
     recognition: Recognition
     gallery: GalleryService
-    batcher: MicroBatcher
+    serving: Models
     metrics: Metrics
     admission: Admission
     active_model: str

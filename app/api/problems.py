@@ -10,12 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.bulk.errors import BulkError
-from app.gallery.errors import GalleryError
-from app.jobs.errors import JobError
-from app.monitors.errors import MonitorError
-from app.pipeline.errors import PipelineError
-from app.video.errors import VideoError
+from app.errors import CodedError
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_SECONDS: Final = 1
@@ -30,6 +25,7 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "gallery_not_found": (404, "No such gallery"),
     "identity_not_found": (404, "No such identity"),
     "face_not_found_in_gallery": (404, "No such face in the gallery"),
+    "picture_not_found": (404, "No picture of the face was kept"),
     "unknown_not_found": (404, "No such face in the inbox"),
     "model_not_found": (404, "No such model or card"),
     "monitor_not_found": (404, "No such monitor"),
@@ -101,7 +97,7 @@ def problem_of(error: Exception) -> Problem:
     """The problem that an exception of any room becomes; what nobody foresaw is `internal_error`."""
     if isinstance(error, Problem):
         return error
-    if isinstance(error, PipelineError | GalleryError | VideoError | JobError | MonitorError | BulkError):
+    if isinstance(error, CodedError):
         code = error.code if error.code in PROBLEMS else "internal_error"
         return Problem(code, None if code in _HIDDEN else str(error))
     if isinstance(error, RequestValidationError | ValidationError):

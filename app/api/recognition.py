@@ -3,11 +3,11 @@
 import asyncio
 import contextvars
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,19 +19,17 @@ from app.api.choice import choose
 from app.api.metrics import Metrics
 from app.api.problems import Problem
 from app.gallery.calibration import verification_threshold
-from app.gallery.errors import GalleryError
+from app.gallery.errors import ContractMismatchError, GalleryError
 from app.gallery.service import GalleryService
 from app.gallery.types import Decision, Enrolled, Gallery, Identity, Margins, NewFace, Threshold
 from app.gallery.writes import Keyed
 from app.gate import gate
-from app.pipeline.batcher import MicroBatcher
-from app.pipeline.decode import DecodedImage, decode
+from app.pipeline.decode import DecodedImage, DecodeLimits, decode
 from app.pipeline.errors import ImageError
 from app.pipeline.keep import pack
-from app.pipeline.pipeline import FacePipeline
 from app.pipeline.types import Face, FloatArray, RGBImage
+from app.serving import Model, Models
 from app.settings import Settings
-from app.wiring import Engine, impostor_calibration
 
 T = TypeVar("T")
 Timings = dict[str, float]
@@ -59,20 +57,18 @@ class Seen:
 
 
 class Recognition:
-    """The pipeline and the gallery behind the image routes. One per process, for one event loop."""
+    """The models and the gallery behind the image routes. One per process, for one event loop."""
 
     def __init__(
         self,
-        engine: Engine,
-        batcher: MicroBatcher,
+        models: Models,
+        limits: DecodeLimits,
         gallery: GalleryService,
         metrics: Metrics,
         settings: Settings,
     ) -> None:
-        manifest = engine.manifest
-        self._pipeline = FacePipeline(engine.detector, batcher)
-        self._limits = engine.limits
-        self._batcher = batcher
+        self._models = models
+        self._limits = limits
         self._gallery = gallery
         self._metrics = metrics
         self._settings = settings
@@ -80,16 +76,27 @@ class Recognition:
         # among threads that compute, need not hand it to them.
         self._lookers = ThreadPoolExecutor(settings.queues.in_flight, "look")
         self._searchers = ThreadPoolExecutor(max(4, 2 * settings.queues.in_flight), "search")
-        self._calibration = impostor_calibration(manifest)
-        self.model: Final = s.ModelRef(name=manifest.name, contract=manifest.contract)
+        self._calibration = models.default.calibration
 
     def close(self) -> None:
         """Finish what runs. A second call does nothing."""
         self._lookers.shutdown()
         self._searchers.shutdown()
 
+    async def with_model_of(self, gallery_id: str, work: Callable[[Model], Awaitable[T]]) -> T:
+        """Do work with the model whose embeddings a gallery holds; once more where another one took over on
+        the way. Raises GalleryError."""
+        while True:
+            model = await self._in_thread(lambda: self._models.of(gallery_id))
+            try:
+                return await work(model)
+            except ContractMismatchError:
+                if not self._models.moved(gallery_id, model):
+                    raise
+
     async def see(
         self,
+        model: Model,
         image: Upload,
         options: s.FindOptions,
         timings: Timings,
@@ -108,7 +115,7 @@ class Recognition:
             begun = perf_counter()
             decoded = decode(image.data, self._limits)
             done = perf_counter()
-            analysis = self._pipeline.analyze(
+            analysis = model.shared.analyze(
                 decoded,
                 embed=False,
                 min_face=options.min_face,
@@ -127,7 +134,7 @@ class Recognition:
 
         looking = self._lookers.submit(look)
         if embed:
-            vectors = await asyncio.wrap_future(then(looking, lambda found: self._batcher.submit(found[1])))
+            vectors = await asyncio.wrap_future(then(looking, lambda found: model.batcher.submit(found[1])))
             (seen, _, took), done = looking.result(), perf_counter()
             took["embed"] = 1e3 * (done - asked) - sum(took.values())
             seen = replace(seen, vectors=vectors)
@@ -141,7 +148,7 @@ class Recognition:
 
     async def detect(self, body: Parsed[s.FindOptions], request_id: str, timings: Timings) -> s.DetectAnswer:
         """The faces of an image."""
-        seen = await self.see(body.images[0], body.options, timings, embed=False)
+        seen = await self.see(self._models.default, body.images[0], body.options, timings, embed=False)
         return s.DetectAnswer(
             request_id=request_id,
             timings_ms=_rounded(timings),
@@ -151,11 +158,12 @@ class Recognition:
 
     async def embed(self, body: Parsed[s.FindOptions], request_id: str, timings: Timings) -> s.EmbedAnswer:
         """The faces of an image with their embeddings."""
-        seen = await self.see(body.images[0], body.options, timings)
+        model = self._models.default
+        seen = await self.see(model, body.images[0], body.options, timings)
         return s.EmbedAnswer(
             request_id=request_id,
             timings_ms=_rounded(timings),
-            model=self.model,
+            model=_ref(model),
             image=seen.size,
             faces=[
                 s.EmbeddedFace(**dict(views.face_members(face)), embedding=vector.tolist())
@@ -167,12 +175,24 @@ class Recognition:
         self, gallery_id: str, body: Parsed[s.IdentifyOptions], request_id: str, timings: Timings
     ) -> s.IdentifyAnswer:
         """Who is on the image. Raises GalleryError."""
+        return await self.with_model_of(
+            gallery_id, lambda model: self._identify(model, gallery_id, body, request_id, timings)
+        )
+
+    async def _identify(
+        self,
+        model: Model,
+        gallery_id: str,
+        body: Parsed[s.IdentifyOptions],
+        request_id: str,
+        timings: Timings,
+    ) -> s.IdentifyAnswer:
         options = body.options
         unknowns = self._gallery.unknowns  # the next line finds out whether there is such a gallery
         inbox = unknowns.known_rules(gallery_id)
         if inbox is None:
             inbox = await self._in_thread(lambda: unknowns.rules(gallery_id))
-        seen = await self.see(body.images[0], options, timings, hold=inbox.keep)
+        seen = await self.see(model, body.images[0], options, timings, hold=inbox.keep)
         vectors = _vectors(seen)
         gated = [gate(face, options.quality) for face in seen.faces]
         kept = [i for i, reasons in enumerate(gated) if not reasons]
@@ -181,7 +201,7 @@ class Recognition:
             decisions, gallery = self._gallery.identify(
                 gallery_id,
                 vectors[kept],
-                self.model.contract,
+                model.contract,
                 k=options.k,
                 threshold=options.threshold,
                 assign_unique=options.assign == "unique",
@@ -205,11 +225,13 @@ class Recognition:
         for decision in answered:
             self._metrics.decisions.labels(decision.outcome).inc()
         if seen.image is not None:
-            await self._in_thread(lambda: self._keep_unknown(gallery_id, seen, answered, body.images[0].name))
+            await self._in_thread(
+                lambda: self._keep_unknown(model, gallery_id, seen, answered, body.images[0].name)
+            )
         return s.IdentifyAnswer(
             request_id=request_id,
             timings_ms=_rounded(timings),
-            model=self.model,
+            model=_ref(model),
             gallery=reference,
             image=seen.size,
             faces=[
@@ -219,7 +241,7 @@ class Recognition:
         )
 
     def _keep_unknown(
-        self, gallery_id: str, seen: Seen, decisions: Sequence[Decision], source: str | None
+        self, model: Model, gallery_id: str, seen: Seen, decisions: Sequence[Decision], source: str | None
     ) -> None:
         """Put faces that nobody was named for into the gallery's inbox. Whoever asked gets the answer even
         where that fails."""
@@ -227,7 +249,7 @@ class Recognition:
         faces = [
             NewFace(
                 vector=vector,
-                contract=self.model.contract,
+                contract=model.contract,
                 quality=face.quality.score if face.quality else 0.0,
                 detection_score=face.score,
                 source=source,
@@ -246,7 +268,8 @@ class Recognition:
     ) -> s.VerifyAnswer:
         """Whether two images show the same person."""
         options = body.options
-        one, two = await _all(self._one_face(image, options, timings) for image in body.images)
+        model = self._models.default
+        one, two = await _all(self._one_face(model, image, options, timings) for image in body.images)
         similarity = float(np.clip(one[1] @ two[1], -1, 1))
         limit = (
             verification_threshold(self._calibration, self._settings.verification_fmr)
@@ -258,7 +281,7 @@ class Recognition:
         return s.VerifyAnswer(
             request_id=request_id,
             timings_ms=_rounded(timings),
-            model=self.model,
+            model=_ref(model),
             decision="match" if match else "unknown",
             reason="above_threshold" if match else "below_threshold",
             similarity=round(similarity, 6),
@@ -277,11 +300,25 @@ class Recognition:
     ) -> s.VerifyIdentityAnswer:
         """Whether an image shows a certain identity. Raises GalleryError."""
         await self._in_thread(lambda: self._gallery.get_identity(gallery_id, identity_id))
-        face, vector, _ = await self._one_face(body.images[0], body.options, timings)
+        return await self.with_model_of(
+            gallery_id,
+            lambda model: self._verify_identity(model, gallery_id, identity_id, body, request_id, timings),
+        )
+
+    async def _verify_identity(
+        self,
+        model: Model,
+        gallery_id: str,
+        identity_id: str,
+        body: Parsed[s.VerifyOptions],
+        request_id: str,
+        timings: Timings,
+    ) -> s.VerifyIdentityAnswer:
+        face, vector, _ = await self._one_face(model, body.images[0], body.options, timings)
 
         def compare() -> tuple[Decision, dict[str, Identity]]:
             decision = self._gallery.verify(
-                gallery_id, identity_id, vector, self.model.contract, threshold=body.options.threshold
+                gallery_id, identity_id, vector, model.contract, threshold=body.options.threshold
             )
             return decision, self._gallery.identities(gallery_id, [identity_id])
 
@@ -290,13 +327,14 @@ class Recognition:
         return s.VerifyIdentityAnswer(
             request_id=request_id,
             timings_ms=_rounded(timings),
-            model=self.model,
+            model=_ref(model),
             face=views.face_members(face),
             **dict(views.decided(decision, known)),
         )
 
     async def prepare(
         self,
+        model: Model,
         images: Sequence[Upload],
         options: s.EnrollOptions,
         timings: Timings,
@@ -308,7 +346,7 @@ class Recognition:
         """
         if options.box is not None and len(images) > 1:
             raise Problem("invalid_request", "box: it names a face of one image; send a single one")
-        results = await _all(self._candidate(image, options, timings, gallery) for image in images)
+        results = await _all(self._candidate(model, image, options, timings, gallery) for image in images)
         faces = [result for result in results if isinstance(result, NewFace)]
         errors = [(i, result) for i, result in enumerate(results) if not isinstance(result, NewFace)]
         rejected = [s.Rejected(index=i, reasons=_reasons(error)) for i, error in errors]
@@ -323,6 +361,7 @@ class Recognition:
 
     async def enroll(
         self,
+        model: Model,
         gallery_id: str,
         identity_id: str,
         prepared: tuple[list[NewFace], list[s.Rejected]],
@@ -340,7 +379,7 @@ class Recognition:
             return s.EnrollAnswer(
                 request_id=request_id,
                 timings_ms=_rounded(timings),
-                model=self.model,
+                model=_ref(model),
                 revision=enrolled.revision,
                 faces=[views.stored_face(face) for face in enrolled.faces],
                 rejected=rejected,
@@ -371,21 +410,22 @@ class Recognition:
 
     async def _one_face(
         self,
+        model: Model,
         image: Upload,
         options: s.VerifyOptions | s.EnrollOptions,
         timings: Timings,
         hold: bool = False,
     ) -> tuple[Face, FloatArray, DecodedImage | None]:
-        seen = await self.see(image, options, timings, hold=hold)
+        seen = await self.see(model, image, options, timings, hold=hold)
         at = choose(seen.faces, options.face, options.box if isinstance(options, s.EnrollOptions) else None)
         return seen.faces[at], _vectors(seen)[at], seen.image
 
     async def _candidate(
-        self, image: Upload, options: s.EnrollOptions, timings: Timings, gallery: Gallery
+        self, model: Model, image: Upload, options: s.EnrollOptions, timings: Timings, gallery: Gallery
     ) -> NewFace | Problem | ImageError:
         """A face to enroll, or what is wrong with its image; what is wrong with the service is raised."""
         try:
-            face, vector, held = await self._one_face(image, options, timings, gallery.keep_crops)
+            face, vector, held = await self._one_face(model, image, options, timings, gallery.keep_crops)
         except ImageError as error:
             return error
         except Problem as problem:
@@ -400,7 +440,7 @@ class Recognition:
             )
         return NewFace(
             vector=vector,
-            contract=self.model.contract,
+            contract=model.contract,
             quality=face.quality.score if face.quality else 0.0,
             detection_score=face.score,
             source=image.name,
@@ -433,6 +473,10 @@ async def _all(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 def _reasons(error: Problem | ImageError) -> list[str]:
     reasons = error.extensions.get("reasons") if isinstance(error, Problem) else None
     return list(reasons) if reasons else [error.code]
+
+
+def _ref(model: Model) -> s.ModelRef:
+    return s.ModelRef(name=model.name, contract=model.contract)
 
 
 def _vectors(seen: Seen) -> FloatArray:

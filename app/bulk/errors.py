@@ -1,7 +1,9 @@
 """What can be wrong with work on whole galleries."""
 
+from app.errors import CodedError
 
-class BulkError(Exception):
+
+class BulkError(CodedError):
     """The user can mend it; `code` is stable and machine-readable, the text says what to do.
 
     Codes: `import_unreadable` (no such file, archive or table), `import_too_large` (an archive that unpacks
@@ -11,7 +13,3 @@ class BulkError(Exception):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
-
-
-class CanceledError(Exception):
-    """Somebody asked to stop; what was done stays done."""

@@ -2,15 +2,13 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from time import monotonic
 from typing import Any, Final, Literal
 
 import numpy as np
 
-from app.bulk.errors import CanceledError
 from app.bulk.report import Journal, Line
 from app.bulk.sources import Entry, Source
 from app.gallery.bulk import NewPerson, check_person
@@ -23,6 +21,7 @@ from app.pipeline.errors import ImageError
 from app.pipeline.keep import pack
 from app.pipeline.pipeline import AnalyzedFace, FacePipeline
 from app.pipeline.types import RGBImage
+from app.progress import Canceled, Meter, Report
 
 BATCH: Final = 64
 """Faces that are embedded and committed together."""
@@ -42,16 +41,6 @@ class ImportOptions:
     duplicates: Literal["report", "refuse"] = "report"
     min_face: int | None = None
     min_score: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """done, total: files. rate: files a second of this run. eta: seconds to the end, None while unknown."""
-
-    done: int
-    total: int
-    rate: float
-    eta: float | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,8 +69,8 @@ def import_photographs(
     journal: Journal,
     limits: DecodeLimits,
     workers: int = 1,
-    report: Callable[[Progress], None] = lambda progress: None,
-    canceled: Callable[[], bool] = lambda: False,
+    report: Report | None = None,
+    canceled: Canceled | None = None,
 ) -> Mapping[str, Any]:
     """Enroll every photograph of `source`; the journal gets a line for each, and its summary is the answer.
 
@@ -90,18 +79,11 @@ def import_photographs(
     """
     work = _Import(source, pipeline, gallery, gallery_id, options, journal, limits)
     todo = [entry for entry in source.entries if entry.key not in journal.seen]
-    total, begun = len(source.entries), monotonic()
-
-    def tell() -> None:
-        done = journal.outcomes.total()
-        rate = (done - (total - len(todo))) / max(monotonic() - begun, 1e-6)
-        report(Progress(done, total, rate, (total - done) / rate if rate > 0 else None))
-
-    tell()
+    total = len(source.entries)
+    meter = Meter("import", total, report, canceled, skipped=total - len(todo))
+    meter.update(journal.outcomes.total())
     batch: list[_Candidate] = []
     for found in work.look(todo, workers):
-        if canceled():
-            raise CanceledError
         if isinstance(found, Line):
             journal.add([found])
         else:
@@ -109,10 +91,10 @@ def import_photographs(
         if len(batch) >= BATCH:
             work.enroll(batch)
             batch = []
-        tell()
+        meter.update(journal.outcomes.total())
     if batch:
         work.enroll(batch)
-        tell()
+        meter.update(total)
     return journal.summary()
 
 

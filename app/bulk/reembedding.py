@@ -1,14 +1,14 @@
 """Another model for a gallery: its crops are embedded anew while the old embeddings go on serving; both are
 compared on the gallery's own pairs; then they change places at once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.bulk.errors import BulkError, CanceledError
+from app.bulk.errors import BulkError
 from app.gallery import store
 from app.gallery.evaluation import TARGETS, Point, in_turns, point, share
 from app.gallery.exchange import CropsOf, face_ids, without_crops
@@ -18,6 +18,7 @@ from app.gallery.types import Vectors
 from app.pipeline.keep import unpack
 from app.pipeline.ports import FaceEmbedder
 from app.pipeline.types import Face
+from app.progress import Canceled, Meter, Report
 
 BATCH: Final = 64
 COMPARED: Final = 20_000
@@ -71,13 +72,13 @@ def reembed(
     *,
     force: bool = False,
     compare_only: bool = False,
-    tell: Callable[[str, int, int], None] = lambda stage, done, total: None,
-    canceled: Callable[[], bool] = lambda: False,
+    report: Report | None = None,
+    canceled: Canceled | None = None,
 ) -> dict[str, Any]:
     """Give a gallery the embeddings of another model; what is written meanwhile is taken along.
 
     force: also where the comparison finds the new model worse. compare_only: leave the gallery as it is.
-    tell: gets stage (`embed`, `compare`, `exchange`), faces done and all. Returns the comparison as JSON.
+    report: gets the stages `embed`, in faces, `compare` and `exchange`. Returns the comparison as JSON.
     Raises BulkError `reembed_needless`, `crops_missing`, `reembed_worse`; CanceledError; GalleryError.
     """
     gallery = service.get_gallery(gallery_id)
@@ -90,6 +91,7 @@ def reembed(
         )
     check_crops(service, gallery_id)
     shadow = Shadow(embedder)
+    meter = Meter("embed", None, report, canceled)
     while True:
         with service.reading() as tx:
             ids = [face_id for _, face_id in face_ids(tx, gallery_id)]
@@ -97,16 +99,14 @@ def reembed(
         if len(todo) <= BATCH and len(shadow):
             break  # so few are embedded while writes wait
         for start in range(0, len(todo), BATCH):
-            if canceled():
-                raise CanceledError
             with service.reading() as tx:
                 crops = store.crops(tx, todo[start : start + BATCH])
             shadow.add(crops)
-            tell("embed", len(shadow), max(len(ids), len(shadow)))
+            meter.update(len(shadow), len(ids))
         check_crops(service, gallery_id)
         if not ids:
             break
-    tell("compare", 0, 1)
+    Meter("compare", 1, report, canceled).update(0)
     comparison: dict[str, Any] = (
         compare(service, gallery_id, shadow) if ids else {"old": {}, "new": {}, "verdict": "too_small"}
     )
@@ -126,9 +126,7 @@ def reembed(
             f"{embedder.name} tells the people of this gallery apart less well ({_spoken(comparison)}): "
             "it stays with the old model; ask with force to change nevertheless",
         )
-    if canceled():
-        raise CanceledError
-    tell("exchange", 0, 1)
+    Meter("exchange", 1, report, canceled).update(0)
 
     def embed(every: Sequence[str], crops_of: CropsOf) -> Vectors:
         late = shadow.missing(every)
@@ -139,7 +137,6 @@ def reembed(
         return shadow.of(every)
 
     changed = service.exchange_embeddings(gallery_id, embedder.contract, embed)
-    tell("exchange", 1, 1)
     return document | {"faces": changed.faces, "revision": changed.revision}
 
 

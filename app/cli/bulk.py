@@ -1,7 +1,7 @@
 """`sphereid gallery import`, `export`, `evaluate` and `reembed`."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +19,8 @@ from rich.progress import (
 from app.cli.console import DONE, FAILED, NOT_ALL, AsJson, GalleryName, err, fail, note, table
 from app.cli.images import Gate, Largest, MinFace, MinScore
 from app.cli.session import gallery, session
+from app.progress import Meter, Report
+from app.progress import Progress as Told
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -97,24 +99,20 @@ def _photographs(
     source: Path, gallery_id: str, create: bool, report: Path | None, options: dict[str, Any]
 ) -> dict[str, Any]:
     from app.bulk.photographs import ImportOptions, import_photographs
-    from app.bulk.photographs import Progress as Report
     from app.bulk.report import Journal
     from app.bulk.sources import open_source
 
     with open_source(source) as opened, session() as loaded:
         if not opened.entries:
             raise ValueError(f"there is no picture in {source}")
-        service = loaded.gallery()
+        service = loaded.galleries()
         _ready(service, gallery_id, create, loaded.settings)
+        loaded.gallery(gallery_id, service)
         if options["min_score"] is None:
             options["min_score"] = loaded.settings.detection.min_score
         journal = Journal()
         try:
             with bar("Importing", "files") as show:
-
-                def tell(progress: Report) -> None:
-                    show(progress.done, progress.total, progress.rate)
-
                 import_photographs(
                     opened,
                     loaded.pipeline,
@@ -124,7 +122,7 @@ def _photographs(
                     journal=journal,
                     limits=loaded.engine.limits,
                     workers=loaded.settings.queues.in_flight,
-                    report=tell,
+                    report=show,
                 )
         finally:
             if report is not None:
@@ -151,7 +149,7 @@ def _restore(source: Path, gallery_id: str, create: bool) -> dict[str, Any]:
     with gallery(settings) as service:
         known = _ready(service, gallery_id, create, settings, header)
         with bar("Importing", "rows") as show:
-            done = portable.restore(service, gallery_id, source, lambda at, total: show(at, total, None))
+            done = portable.restore(service, gallery_id, source, Meter("import", None, show).update)
     note(
         f"{done.enrolled} faces of {done.identities} new identities enrolled in {gallery_id}, "
         f"{done.present} were there already" + ("" if known else "; the gallery was made with its rules")
@@ -198,7 +196,7 @@ def export_gallery(
     if target.exists() and not force:
         raise ValueError(f"{target} exists; --force replaces it")
     with gallery() as service, bar("Exporting", "faces") as show:
-        written = portable.export(service, gallery_id, target, lambda done, total: show(done, total, None))
+        written = portable.export(service, gallery_id, target, Meter("export", None, show).update)
     note(f"{written.faces} faces of {written.identities} identities in {target}")
 
 
@@ -220,7 +218,7 @@ def evaluate_gallery(
         if path is not None and path.suffix.lower() != suffix:
             raise ValueError(f"{path}: choose a name that ends with {suffix}")
     with gallery() as service, bar("Comparing", "probes") as show:
-        found = evaluate(service, gallery_id, tell=lambda done, total: show(done, total, None)).document()
+        found = evaluate(service, gallery_id, tell=Meter("evaluation", None, show).update).document()
     if chart is not None:
         chart.write_text(evaluation_svg(found), encoding="utf-8")
     if out is not None:
@@ -262,7 +260,7 @@ def reembed_gallery(
                 load_embedder(settings, model),
                 force=force,
                 compare_only=compare_only,
-                tell=lambda stage, at, total: show(at, total, None) if stage == "embed" else None,
+                report=show,
             )
         except BulkError as error:
             fail(str(error))
@@ -321,8 +319,8 @@ def _show_evaluation(found: dict[str, Any]) -> None:
 
 
 @contextmanager
-def bar(title: str, unit: str) -> Iterator[Callable[[int, int | None, float | None], None]]:
-    """A progress bar on stderr that is told (done, total, rate); none without a terminal."""
+def bar(title: str, unit: str) -> Iterator[Report]:
+    """A progress bar on stderr; none without a terminal."""
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -337,8 +335,7 @@ def bar(title: str, unit: str) -> Iterator[Callable[[int, int | None, float | No
     with progress:
         task = progress.add_task(title, total=None, speed="")
 
-        def show(done: int, total: int | None, rate: float | None) -> None:
-            spoken = "" if rate is None else f"{rate:.1f} {unit}/s"
-            progress.update(task, completed=done, total=total, speed=spoken)
+        def show(told: Told) -> None:
+            progress.update(task, completed=told.done, total=told.total, speed=f"{told.rate:.1f} {unit}/s")
 
         yield show

@@ -96,7 +96,7 @@ def verify(
     """
     from app.gallery.calibration import verification_threshold
     from app.gallery.types import Threshold
-    from app.wiring import impostor_calibration
+    from app.serving import impostor_calibration
 
     with session() as service:
         faces = [_only_face(read, largest) for read in service.read(expand([str(first), str(second)]))]
@@ -155,7 +155,7 @@ def enroll(
     left_out = 0
     total = sum(len(files) for files in crowd.values())
     with session() as service, progress("Enrolling", total) as advance:
-        gallery = service.gallery()
+        gallery = service.gallery(gallery_id)
         keep = gallery.get_gallery(gallery_id).keep_crops
         for who, files in crowd.items():
             new: list[NewFace] = []
@@ -235,8 +235,7 @@ def identify(
     rows: list[Sequence[object]] = []
     failed = 0
     with session() as service, progress("Identifying", len(files)) as advance:
-        gallery = service.gallery()
-        gallery.get_gallery(gallery_id)
+        gallery = service.gallery(gallery_id)
         for read in service.read(files, min_score=min_score, min_face=min_face):
             advance()
             failed += _complain(read)

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +16,10 @@ from app.settings import Settings
 if TYPE_CHECKING:  # loaded when a session opens; `--help` must not wait for them
     from app.gallery.service import GalleryService
     from app.pipeline.decode import DecodedImage
+    from app.pipeline.embed import OnnxEmbedder
     from app.pipeline.manifest import Manifest
     from app.pipeline.pipeline import AnalyzedFace, FacePipeline
+    from app.serving import Models
     from app.wiring import Engine
 
 
@@ -38,10 +40,15 @@ class Session:
         self, settings: Settings, engine: "Engine", pipeline: "FacePipeline", stack: ExitStack
     ) -> None:
         self.settings = settings
-        self.manifest: Manifest = engine.manifest
+        self.models: Models | None = None
         self._engine = engine
         self._pipeline = pipeline
         self._stack = stack
+
+    @property
+    def manifest(self) -> "Manifest":
+        """Of the model in use."""
+        return self._engine.manifest
 
     @property
     def engine(self) -> "Engine":
@@ -53,9 +60,25 @@ class Session:
         """Detector and embedder."""
         return self._pipeline
 
-    def gallery(self) -> "GalleryService":
-        """The gallery; it is closed with the session. Raises StorageError when a server is using it."""
+    def galleries(self) -> "GalleryService":
+        """All galleries, closed with the session. Raises StorageError when a server is using them."""
         return self._stack.enter_context(gallery(self.settings))
+
+    def gallery(self, gallery_id: str, galleries: "GalleryService | None" = None) -> "GalleryService":
+        """The galleries, with the model that one of them was enrolled with from here on. Raises StorageError,
+        NotFoundError, and ContractMismatchError where the models folder lacks that model."""
+        from app.pipeline.batcher import MicroBatcher
+        from app.wiring import serving
+
+        def batched(embedder: "OnnxEmbedder") -> MicroBatcher:
+            return MicroBatcher(embedder, max_wait=0)
+
+        service = galleries or self.galleries()
+        self.models = models = serving(self._engine, service, self.settings, batched)
+        self._stack.callback(models.close)
+        model = models.of(gallery_id)
+        self._engine, self._pipeline = replace(self._engine, embedder=model.embedder), model.shared
+        return service
 
     def read(
         self,

@@ -19,7 +19,7 @@ from app.cli.images import MinFace, MinScore
 from app.cli.session import session
 
 if TYPE_CHECKING:
-    from app.video.types import Progress as Report
+    from app.progress import Progress as Report
 
 Mode = Literal["tracks", "per_frame"]
 
@@ -72,6 +72,7 @@ def video(
         _check_target(source, out)
     folder = results or (out.parent if out is not None else Path()) / f"{source.stem}.results"
 
+    from app.serving import impostor_calibration
     from app.video.errors import VideoError
     from app.video.files import VIDEO
     from app.video.gallery import GalleryMatcher
@@ -79,10 +80,9 @@ def video(
     from app.video.process import process_video
     from app.video.tracks import Links
     from app.video.types import VideoOptions
-    from app.wiring import impostor_calibration
 
     with session() as service:
-        galleries = service.gallery()
+        galleries = service.gallery(gallery)
         matcher = GalleryMatcher(galleries, gallery, service.manifest.contract)
         inbox = Inbox(galleries, gallery, service.manifest.contract, source.name[:300])
         about = matcher.about()

@@ -36,7 +36,9 @@ def watch(
 
     stopped = threading.Event()
     with session() as service:
-        live = live_streams(service.engine, service.gallery(), service.settings)
+        galleries = service.gallery(gallery)
+        assert service.models is not None
+        live = live_streams(service.models, galleries, service.engine.limits, service.settings)
         stream = live.open(gallery, min_face=min_face, min_score=min_score)
         try:
             for events in watched(source, stream, stopped, note):

@@ -1,14 +1,17 @@
 """What the gallery refuses. Each error carries a stable code; the API maps codes to status numbers."""
 
+from app.errors import CodedError
 
-class GalleryError(Exception):
+
+class GalleryError(CodedError):
     """Base of the gallery's errors; `code` is stable and machine-readable, the text says what to do."""
 
     code = "gallery_error"
 
 
 class NotFoundError(GalleryError):
-    """Codes: `gallery_not_found`, `identity_not_found`, `face_not_found_in_gallery`, `unknown_not_found`."""
+    """Codes: `gallery_not_found`, `identity_not_found`, `face_not_found_in_gallery`, `picture_not_found`,
+    `unknown_not_found`."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)

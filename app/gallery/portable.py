@@ -83,7 +83,7 @@ class Restored:
 
 
 Tell = Callable[[int, int], None]
-"""Gets told how many rows are done, of how many."""
+"""Gets told how many rows are done, of how many. What it raises ends the work."""
 
 
 def export(
@@ -144,7 +144,6 @@ def restore(
     gallery_id: str,
     source: Path,
     tell: Tell = lambda done, all: None,
-    canceled: Callable[[], bool] = lambda: False,
 ) -> Restored:
     """Put what `export` wrote into a gallery, as it was: ids, names, times and every bit of the embeddings.
 
@@ -168,8 +167,6 @@ def restore(
         with pq.ParquetFile(source) as file:
             total = file.metadata.num_rows
             for batch in file.iter_batches(batch_size=_WRITE, columns=_schema().names):
-                if canceled():
-                    break
                 result, _ = service.enroll_many(gallery_id, _people(batch, header))
                 identities += result.identities
                 enrolled += len(result.enrolled)

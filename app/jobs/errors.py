@@ -1,10 +1,10 @@
 """What can be wrong with jobs."""
 
+from app.errors import CodedError
 
-class JobError(Exception):
-    """Base; `code` is stable and machine-readable."""
 
-    code = "job_error"
+class JobError(CodedError):
+    """Base of what the runner refuses."""
 
 
 class JobNotFoundError(JobError):
@@ -17,17 +17,3 @@ class JobsFullError(JobError):
     """As many jobs as allowed are waiting."""
 
     code = "too_many_jobs"
-
-
-class JobFailedError(JobError):
-    """A handler gives up; the text goes to the user."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-class InterruptedJobError(JobError):
-    """A handler stopped because it was asked to."""
-
-    code = "job_interrupted"

@@ -2,24 +2,21 @@
 
 import contextlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
 from typing import Any, Final
 
-from app.bulk.errors import BulkError, CanceledError
-from app.bulk.photographs import ImportOptions, Progress, import_photographs
+from app.bulk.photographs import ImportOptions, import_photographs
 from app.bulk.report import Journal
 from app.bulk.sources import open_source
 from app.gallery import portable
-from app.gallery.errors import GalleryError
 from app.gallery.service import GalleryService
-from app.jobs.errors import InterruptedJobError, JobFailedError
-from app.jobs.types import Job, JobProgress
+from app.jobs.types import Job
 from app.jobs.video import RESULTS, UPLOAD
 from app.pipeline.decode import DecodeLimits
-from app.pipeline.pipeline import FacePipeline
+from app.progress import Canceled, Meter, Report
+from app.serving import Model, Models
 
 KIND: Final = "import"
 ARTIFACTS: Final[Mapping[str, str]] = {"report": "report.json", "report_csv": "report.csv"}
@@ -31,41 +28,34 @@ class ImportJobs:
     """The handler of imports. Their folder holds `upload`, deleted when the job is over, and `results`, where
     the journal tells a job that begins again what is done."""
 
-    pipeline: FacePipeline
+    models: Models
     gallery: GalleryService
     limits: DecodeLimits
     workers: int = 1
 
-    def __call__(
-        self,
-        job: Job,
-        folder: Path,
-        report: Callable[[JobProgress], None],
-        canceled: Callable[[], bool],
-    ) -> Mapping[str, Any]:
+    def __call__(self, job: Job, folder: Path, report: Report, canceled: Canceled) -> Mapping[str, Any]:
         """Import the upload. `Job.result` has the counts; the artifacts say it of every file."""
         params = dict(job.params)
         gallery_id = params.pop("gallery")
-        try:
-            if is_parquet(folder / UPLOAD):
-                return self._restore(gallery_id, folder / UPLOAD, report, canceled)
-            return self._photographs(gallery_id, folder, ImportOptions(**params), report, canceled)
-        except CanceledError as error:
-            raise InterruptedJobError("interrupted") from error
-        except (BulkError, GalleryError) as error:
-            raise JobFailedError(error.code, str(error)) from error
+        if is_parquet(folder / UPLOAD):
+            meter = Meter(KIND, None, report, canceled)
+            done = portable.restore(self.gallery, gallery_id, folder / UPLOAD, meter.update)
+            counts = {"identities": done.identities, "enrolled": done.enrolled, "present": done.present}
+            return {"artifacts": [], **counts}
+        options = ImportOptions(**params)
+        return self.models.follow(
+            gallery_id, lambda model: self._photographs(model, gallery_id, folder, options, report, canceled)
+        )
 
     def _photographs(
         self,
+        model: Model,
         gallery_id: str,
         folder: Path,
         options: ImportOptions,
-        report: Callable[[JobProgress], None],
-        canceled: Callable[[], bool],
+        report: Report,
+        canceled: Canceled,
     ) -> Mapping[str, Any]:
-        def forward(progress: Progress) -> None:
-            report(JobProgress("import", progress.done, progress.total, progress.rate, progress.eta))
-
         results = folder / RESULTS
         results.mkdir(exist_ok=True)
         journal = Journal(results / _JOURNAL)
@@ -73,14 +63,14 @@ class ImportJobs:
             with open_source(folder / UPLOAD, archive=True) as source:
                 summary = import_photographs(
                     source,
-                    self.pipeline,
+                    model.alone,
                     self.gallery,
                     gallery_id,
                     options,
                     journal=journal,
                     limits=self.limits,
                     workers=self.workers,
-                    report=forward,
+                    report=report,
                     canceled=canceled,
                 )
         finally:
@@ -89,23 +79,6 @@ class ImportJobs:
         journal.write_json(results / ARTIFACTS["report"])
         (results / _JOURNAL).unlink()
         return {"artifacts": list(ARTIFACTS), **summary}
-
-    def _restore(
-        self,
-        gallery_id: str,
-        file: Path,
-        report: Callable[[JobProgress], None],
-        canceled: Callable[[], bool],
-    ) -> Mapping[str, Any]:
-        done = portable.restore(self.gallery, gallery_id, file, paced("import", report), canceled)
-        if canceled():
-            raise CanceledError
-        return {
-            "artifacts": [],
-            "identities": done.identities,
-            "enrolled": done.enrolled,
-            "present": done.present,
-        }
 
     def clean(self, job: Job, folder: Path) -> None:
         """Remove the upload, and all results of a job that did not succeed."""
@@ -119,14 +92,3 @@ def is_parquet(file: Path) -> bool:
     """Whether a file begins as Parquet files do."""
     with file.open("rb") as opened:
         return opened.read(4) == b"PAR1"
-
-
-def paced(stage: str, report: Callable[[JobProgress], None]) -> Callable[[int, int], None]:
-    """Takes (done, total) and reports it with the rate since now."""
-    begun = monotonic()
-
-    def tell(done: int, total: int) -> None:
-        rate = done / max(monotonic() - begun, 1e-6)
-        report(JobProgress(stage, done, total, rate, (total - done) / rate if rate > 0 else None))
-
-    return tell

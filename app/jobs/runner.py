@@ -10,10 +10,12 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
+from app.errors import CanceledError, CodedError
 from app.gallery.audit import acting
-from app.jobs.errors import InterruptedJobError, JobFailedError, JobNotFoundError, JobsFullError
+from app.jobs.errors import JobNotFoundError, JobsFullError
 from app.jobs.store import JobStore
-from app.jobs.types import Failure, Job, JobHandler, JobProgress
+from app.jobs.types import Failure, Job, JobHandler
+from app.progress import Progress
 
 MAX_ATTEMPTS: Final = 3
 """A job that took the whole process with it so often is not begun again."""
@@ -179,7 +181,7 @@ class JobRunner:
     def _run(self, job: Job) -> None:
         saved = monotonic()
 
-        def report(progress: JobProgress) -> None:
+        def report(progress: Progress) -> None:
             nonlocal saved
             with self._lock:
                 current = replace(self._jobs[job.id], progress=progress)
@@ -197,12 +199,12 @@ class JobRunner:
             with acting(f"job:{job.id}"):
                 result = handler(job, self._store.folder(job.id), report, canceled)
             outcome = {"state": "succeeded", "result": dict(result)}
-        except InterruptedJobError:
+        except CanceledError:
             if job.id not in self._cancel | self._delete:
                 self._requeue(job.id)
                 return
             outcome = {"state": "canceled"}
-        except JobFailedError as error:
+        except CodedError as error:
             outcome = {"state": "failed", "failure": Failure(error.code, str(error))}
         except Exception:
             log.exception("job %s (%s) failed", job.id, job.kind)

@@ -12,7 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from app.jobs.types import Failure, Job, JobProgress
+from app.jobs.types import Failure, Job
+from app.progress import Progress
 
 _RECORD: Final = "job.json"
 _ID: Final = re.compile(r"[a-z0-9]{16}")
@@ -90,7 +91,7 @@ def _job(record: Mapping[str, Any]) -> Job:
     parts: dict[str, Any] = {
         **record,
         **times,
-        "progress": None if progress is None else JobProgress(**progress),
+        "progress": None if progress is None else Progress(**progress),
         "failure": None if failure is None else Failure(**failure),
     }
     return Job(**parts)

@@ -1,25 +1,15 @@
 """What a job is."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from app.progress import Canceled, Progress, Report
+
 State = Literal["queued", "running", "succeeded", "failed", "canceled"]
 FINAL: frozenset[State] = frozenset({"succeeded", "failed", "canceled"})
-
-
-@dataclass(frozen=True, slots=True)
-class JobProgress:
-    """stage: what is being done, a word. done, total: units of work (total None where unknown). rate: units a
-    second. eta: seconds to the end of the stage, None where unknown."""
-
-    stage: str
-    done: int
-    total: int | None
-    rate: float
-    eta: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +34,7 @@ class Job:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     attempts: int = 0
-    progress: JobProgress | None = None
+    progress: Progress | None = None
     failure: Failure | None = None
     result: Mapping[str, Any] = field(default_factory=dict)
 
@@ -61,14 +51,14 @@ class JobHandler(Protocol):
         self,
         job: Job,
         folder: Path,
-        report: Callable[[JobProgress], None],
-        canceled: Callable[[], bool],
+        report: Report,
+        canceled: Canceled,
     ) -> Mapping[str, Any]:
         """Do the work in `folder`, which is the job's own; answer plain JSON for `Job.result`.
 
-        Called again for the same job after an interruption: go on with what is there. Look at `canceled`
-        often and raise InterruptedJobError soon after it is true. Raises JobFailedError for what the user
-        can mend.
+        Called again for the same job after an interruption: go on with what is there. A `Meter` over `report`
+        and `canceled` tells how far it is and raises CanceledError soon after `canceled` is true. Raises
+        CodedError for what the user can mend.
         """
         ...
 

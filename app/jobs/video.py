@@ -2,22 +2,20 @@
 
 import contextlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from app.gallery.errors import GalleryError
 from app.gallery.service import GalleryService
-from app.jobs.errors import InterruptedJobError, JobFailedError
-from app.jobs.types import Job, JobProgress
-from app.pipeline.pipeline import FacePipeline
+from app.jobs.types import Job
+from app.progress import Canceled, Report
+from app.serving import Model, Models
 from app.video import files
-from app.video.errors import CanceledError, VideoError
 from app.video.gallery import GalleryMatcher
 from app.video.inbox import Inbox
 from app.video.tracks import Links
-from app.video.types import Progress, VideoOptions
+from app.video.types import VideoOptions
 
 KIND: Final = "video"
 UPLOAD: Final = "upload"
@@ -37,45 +35,37 @@ ARTIFACTS: Final[Mapping[str, str]] = {
 class VideoJobs:
     """The handler of video jobs. Their folder holds `upload`, deleted when the job is over, and `results`."""
 
-    pipeline: FacePipeline
+    models: Models
     gallery: GalleryService
-    links: Links
     workers: int = 1
 
-    def __call__(
-        self,
-        job: Job,
-        folder: Path,
-        report: Callable[[JobProgress], None],
-        canceled: Callable[[], bool],
-    ) -> Mapping[str, Any]:
+    def __call__(self, job: Job, folder: Path, report: Report, canceled: Canceled) -> Mapping[str, Any]:
         """Analyze the upload. `Job.result` says which artifacts there are and who was seen."""
-        from app.video.process import process_video  # loads FFmpeg: not before a video comes
+        return self.models.follow(
+            job.params["gallery"], lambda model: self._analyze(model, job, folder, report, canceled)
+        )
 
-        def forward(progress: Progress) -> None:
-            report(JobProgress(progress.stage, progress.done, progress.total, progress.rate, progress.eta))
+    def _analyze(
+        self, model: Model, job: Job, folder: Path, report: Report, canceled: Canceled
+    ) -> Mapping[str, Any]:
+        from app.video.process import process_video  # loads FFmpeg: not before a video comes
 
         params = dict(job.params)
         gallery_id = params.pop("gallery")
-        try:
-            matcher = GalleryMatcher(self.gallery, gallery_id, self.pipeline.embedder.contract)
-            result = process_video(
-                folder / UPLOAD,
-                folder / RESULTS,
-                self.pipeline,
-                matcher,
-                VideoOptions(**params, workers=self.workers),
-                links=self.links,
-                inbox=Inbox(self.gallery, gallery_id, self.pipeline.embedder.contract, job.name[:300]),
-                about=matcher.about(),
-                name=job.name,
-                report=forward,
-                canceled=canceled,
-            )
-        except CanceledError as error:
-            raise InterruptedJobError("interrupted") from error
-        except (VideoError, GalleryError) as error:
-            raise JobFailedError(error.code, str(error)) from error
+        matcher = GalleryMatcher(self.gallery, gallery_id, model.contract)
+        result = process_video(
+            folder / UPLOAD,
+            folder / RESULTS,
+            model.alone,
+            matcher,
+            VideoOptions(**params, workers=self.workers),
+            links=Links.from_calibration(model.calibration),
+            inbox=Inbox(self.gallery, gallery_id, model.contract, job.name[:300]),
+            about=matcher.about(),
+            name=job.name,
+            report=report,
+            canceled=canceled,
+        )
         return {
             "artifacts": [name for name, file in ARTIFACTS.items() if (folder / RESULTS / file).is_file()],
             "frames": result.frames,

@@ -1,7 +1,9 @@
 """What can be wrong with monitors."""
 
+from app.errors import CodedError
 
-class MonitorError(Exception):
+
+class MonitorError(CodedError):
     """The text says what to do. Codes: `monitor_not_found`, `monitor_exists`, `too_many_monitors`,
     `source_not_allowed`, `webhook_not_allowed`."""
 

@@ -18,15 +18,14 @@ from app.monitors.store import MonitorStore
 from app.monitors.types import Monitor, State, Status, Told, Webhook
 from app.monitors.webhook import Deliverer
 from app.video.errors import VideoError
-from app.video.live import LiveSession
 from app.video.presence import Event
-from app.video.watching import event_json, watch
+from app.video.watching import Session, event_json, watch
 
 KEPT: Final = 256
 """Newest events of a monitor that are kept for watchers who come late or again."""
 log = logging.getLogger(__name__)
 
-Opener = Callable[[Monitor], LiveSession]
+Opener = Callable[[Monitor], Session]
 """Opens what decides the frames of a monitor. Raises GalleryError."""
 
 

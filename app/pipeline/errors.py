@@ -1,7 +1,9 @@
 """What can be wrong with an image or a model. Each error carries a stable code for callers and people."""
 
+from app.errors import CodedError
 
-class PipelineError(Exception):
+
+class PipelineError(CodedError):
     """Base of the pipeline's errors; `code` is stable and machine-readable."""
 
     code = "pipeline_error"

@@ -1,30 +1,27 @@
 """The first pass: frames to tracks with pooled evidence. Knows no gallery."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import monotonic
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import cv2
 import numpy as np
 
 from app.pipeline.pipeline import AnalyzedFace, FacePipeline
 from app.pipeline.types import FloatArray, RGBImage
-from app.video.errors import CanceledError
+from app.progress import Canceled, Meter, Report
 from app.video.inbox import BestFaces
 from app.video.spool import AnalyzedFrame, Spool
 from app.video.tracker import FaceTracker
 from app.video.tracks import Links, TrackBook
-from app.video.types import Box, Progress, Sighting, VideoOptions
+from app.video.types import Box, Sighting, VideoOptions
 
 if TYPE_CHECKING:  # it loads FFmpeg, which live streams and most of the service's life do without
     from app.video.reader import VideoPicture, VideoReader
 
-Report = Callable[[Progress], None]
-Canceled = Callable[[], bool]
 _CROP_SIDE: Final = 256
 
 
@@ -34,39 +31,6 @@ class Searched:
 
     image: RGBImage
     faces: tuple[AnalyzedFace, ...]
-
-
-class Meter:
-    """Turns a count of frames into progress a few times a second, and stops the work when asked to."""
-
-    def __init__(
-        self,
-        stage: Literal["analyze", "render"],
-        total: int | None,
-        report: Report | None,
-        canceled: Canceled | None,
-        *,
-        skipped: int = 0,
-    ) -> None:
-        self._stage: Literal["analyze", "render"] = stage
-        self._total = total
-        self._report = report
-        self._canceled = canceled
-        self._skipped = skipped
-        self._start = self._last = monotonic()
-
-    def update(self, done: int, *, force: bool = False) -> None:
-        """Report that `done` frames are through. Raises CanceledError when the caller wants to stop."""
-        if self._canceled is not None and self._canceled():
-            raise CanceledError("canceled")
-        now = monotonic()
-        if self._report is None or not (force or now - self._last >= 0.25):
-            return
-        self._last = now
-        rate = (done - self._skipped) / max(now - self._start, 1e-6)
-        total = None if self._total is None else max(self._total, done)
-        eta = None if total is None or rate <= 0 else (total - done) / rate
-        self._report(Progress(self._stage, done, total, rate, eta))
 
 
 class FrameAnalyzer:

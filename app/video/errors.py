@@ -1,7 +1,9 @@
 """What can be wrong with a video. Each error carries a stable code; the text says what to do."""
 
+from app.errors import CodedError
 
-class VideoError(Exception):
+
+class VideoError(CodedError):
     """The file cannot be used.
 
     Codes: `video_empty`, `video_unreadable` (broken, cut off before its index, or no video at all),
@@ -12,7 +14,3 @@ class VideoError(Exception):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
-
-
-class CanceledError(Exception):
-    """The caller asked to stop; what was written so far stays where it is."""

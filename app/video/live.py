@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
+from app.gallery.errors import ContractMismatchError
 from app.gallery.service import GalleryService
 from app.gallery.types import Identity
 from app.gate import gate
@@ -16,6 +17,9 @@ from app.video.gallery import GalleryMatcher
 from app.video.inbox import SEEN, UNKNOWN, Inbox, UnknownFace
 from app.video.tracks import Links, Part
 from app.video.types import Matcher, Sighting, Verdict, VideoOptions
+
+if TYPE_CHECKING:
+    from app.serving import Model, Models
 
 REMEMBERED: Final = 10.0
 """Seconds for which a track that is out of sight is remembered."""
@@ -138,13 +142,35 @@ class LiveSession:
         self._known = self._matcher.identities(sorted(wanted))
 
 
+class GallerySession:
+    """A stream decided by a gallery. Where another model takes the gallery over, it begins anew with that
+    one: tracks get new numbers, and nobody has to connect again."""
+
+    def __init__(self, models: "Models", gallery_id: str, begin: "Callable[[Model], LiveSession]") -> None:
+        """Raises NotFoundError, ContractMismatchError."""
+        self._models = models
+        self._gallery_id = gallery_id
+        self._begin = begin
+        self._model, self._session = models.follow(gallery_id, lambda model: (model, begin(model)))
+
+    def frame(self, time: float, image: RGBImage) -> list[LiveFace]:
+        """As `LiveSession.frame`."""
+        try:
+            return self._session.frame(time, image)
+        except ContractMismatchError:
+            if not self._models.moved(self._gallery_id, self._model):
+                raise
+        model, self._session = self._models.follow(self._gallery_id, lambda new: (new, self._begin(new)))
+        self._model = model
+        return self.frame(time, image)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Live:
     """Opens live streams."""
 
-    pipeline: FacePipeline
+    models: "Models"
     gallery: GalleryService
-    links: Links
     limits: DecodeLimits
     min_score: float
 
@@ -156,15 +182,18 @@ class Live:
         min_face: int | None = None,
         min_score: float | None = None,
         source: str | None = None,
-    ) -> LiveSession:
+    ) -> GallerySession:
         """A new stream. Strangers go into the gallery's inbox, where it has one; source: what that says of
         where they were seen. Raises NotFoundError, ContractMismatchError."""
-        matcher = GalleryMatcher(self.gallery, gallery_id, self.pipeline.embedder.contract)
-        score = self.min_score if min_score is None else min_score
+        options = VideoOptions(mode, None, min_face, self.min_score if min_score is None else min_score)
 
-        inbox = Inbox(self.gallery, gallery_id, self.pipeline.embedder.contract, source)
-        options = VideoOptions(mode, None, min_face, score)
-        return LiveSession(self.pipeline, matcher, options, self.links, lambda face: inbox.put([face]))
+        def begin(model: "Model") -> LiveSession:
+            matcher = GalleryMatcher(self.gallery, gallery_id, model.contract)
+            inbox = Inbox(self.gallery, gallery_id, model.contract, source)
+            links = Links.from_calibration(model.calibration)
+            return LiveSession(model.alone, matcher, options, links, lambda face: inbox.put([face]))
+
+        return GallerySession(self.models, gallery_id, begin)
 
     def decode(self, data: bytes) -> RGBImage:
         """A frame's file as (H, W, 3) uint8 RGB; its size is what coordinates count in. Raises ImageError."""

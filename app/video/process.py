@@ -7,8 +7,9 @@ from time import monotonic
 from typing import Any, Final
 
 from app.pipeline.pipeline import FacePipeline
+from app.progress import Canceled, Report
 from app.video import outputs
-from app.video.analyze import Canceled, FrameAnalyzer, Report, analyze
+from app.video.analyze import FrameAnalyzer, analyze
 from app.video.colors import assign_colors
 from app.video.decide import decide_parts, show_faces, show_tracks
 from app.video.draw import Painter, write_timeline

@@ -14,7 +14,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from app.video.analyze import Canceled, Meter, Report
+from app.progress import Canceled, Meter, Report
 from app.video.draw import Painter
 from app.video.errors import VideoError
 from app.video.reader import VideoPicture, VideoReader

@@ -75,21 +75,6 @@ class ShownFrame:
     faces: tuple[Shown, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a long piece of work has come.
-
-    done, total: frames (total None where the file doesn't say). rate: frames a second. eta: seconds to the
-    end, None where unknown.
-    """
-
-    stage: Literal["analyze", "render"]
-    done: int
-    total: int | None
-    rate: float
-    eta: float | None
-
-
 class Matcher(Protocol):
     """One gallery as the video room sees it."""
 

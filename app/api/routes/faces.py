@@ -23,6 +23,7 @@ from app.api.parts import (
 from app.gallery.errors import NotFoundError
 from app.gallery.types import DeleteReceipt
 from app.gallery.writes import Keyed
+from app.serving import Model
 
 router = APIRouter(prefix="/v1/galleries/{gallery}/identities/{identity}/faces", tags=["faces of identities"])
 
@@ -70,18 +71,18 @@ async def enroll(
 
     async def write(keyed: Keyed[s.EnrollAnswer] | None) -> s.EnrollAnswer:
         await anyio.to_thread.run_sync(known)
-        prepared = await until_gone(
-            context.request,
-            recognition.prepare(
-                body.images,
-                body.options,
-                context.timings,
-                parts.gallery.get_gallery(gallery),
-            ),
-        )
-        return await recognition.enroll(
-            gallery, identity, prepared, body.options, context.id, context.timings, keyed
-        )
+
+        async def attempt(model: Model) -> s.EnrollAnswer:
+            rules = parts.gallery.get_gallery(gallery)
+            prepared = await until_gone(
+                context.request,
+                recognition.prepare(model, body.images, body.options, context.timings, rules),
+            )
+            return await recognition.enroll(
+                model, gallery, identity, prepared, body.options, context.id, context.timings, keyed
+            )
+
+        return await recognition.with_model_of(gallery, attempt)
 
     def known() -> None:
         """A wrong id is refused before any image is looked at."""

@@ -13,7 +13,7 @@ from app.api.problems import PROBLEMS, Problem, problem_of
 from app.api.views import face_members
 from app.gallery.errors import GalleryError
 from app.pipeline.errors import ImageError
-from app.video.live import LiveFace, LiveSession
+from app.video.live import GallerySession, LiveFace
 
 router = APIRouter()
 CLOSE_REFUSED: Final = 1008
@@ -74,7 +74,7 @@ async def stream(
         pass
 
 
-async def _serve(websocket: WebSocket, parts: Parts, session: LiveSession) -> None:
+async def _serve(websocket: WebSocket, parts: Parts, session: GallerySession) -> None:
     begun = monotonic()  # before the first frame, which may have arrived already
     latest = _Latest()
 

@@ -19,6 +19,7 @@ from app.pipeline.decode import decode
 from app.pipeline.embed import OnnxEmbedder
 from app.pipeline.keep import pack
 from app.pipeline.types import Face, RGBImage
+from app.progress import Progress
 from tests.photographs import photograph
 from tests.toy import write_toy_model
 from tests.unit.gallery.conftest import Open
@@ -81,7 +82,7 @@ def test_the_new_model_takes_over(
     before = filled.get_gallery("g")
     probes = [faces(person, 5) for person in range(8)]
     stages: list[str] = []
-    done = reembed(filled, "g", new, tell=lambda stage, *_: stages.append(stage))
+    done = reembed(filled, "g", new, report=lambda progress: stages.append(progress.stage))
     assert stages[0] == "embed"
     assert stages[-1] == "exchange"
     assert (done["exchanged"], done["faces"], done["old"]["contract"]) == (True, 24, old.contract)
@@ -164,7 +165,8 @@ def test_what_is_written_meanwhile_is_taken_along(filled: GalleryService, faces:
     _, new = models
     late: list[str] = []
 
-    def meddle(stage: str, done: int, total: int) -> None:
+    def meddle(progress: Progress) -> None:
+        stage = progress.stage
         if stage == "embed" and not late:
             late.append("before the comparison")
             filled.enroll("g", "late0", [faces(20, 0)[2]], create=True)
@@ -174,7 +176,7 @@ def test_what_is_written_meanwhile_is_taken_along(filled: GalleryService, faces:
             late.append("just before the exchange")
             filled.enroll("g", "late1", [faces(21, 0)[2]], create=True)
 
-    reembed(filled, "g", new, tell=meddle)
+    reembed(filled, "g", new, report=meddle)
     assert len(late) == 2
     probes = np.stack([faces(person, 5)[1] for person in (0, 2, 3, 20, 21)])
     assert named(filled, probes, new.contract) == ["p0", "p2", "p2", "late0", "late1"]

@@ -15,12 +15,18 @@ from typing import Any
 
 import pytest
 
-from app.jobs.errors import InterruptedJobError, JobFailedError, JobNotFoundError, JobsFullError
+from app.errors import CanceledError, CodedError
+from app.jobs.errors import JobNotFoundError, JobsFullError
 from app.jobs.runner import MAX_ATTEMPTS, JobRunner
 from app.jobs.store import JobStore
-from app.jobs.types import Job, JobProgress
+from app.jobs.types import Job
+from app.progress import Progress
 
 LIMIT = 30.0
+
+
+class NoGoodError(CodedError):
+    code = "no_good"
 
 
 class Steps:
@@ -35,19 +41,19 @@ class Steps:
         self,
         job: Job,
         folder: Path,
-        report: Callable[[JobProgress], None],
+        report: Callable[[Progress], None],
         canceled: Callable[[], bool],
     ) -> Mapping[str, Any]:
         trail = folder / "trail"
         trail.write_text((trail.read_text() if trail.exists() else "") + "x")
-        report(JobProgress("count", 1, 2, 1.0, 1.0))
+        report(Progress("count", 1, 2, 1.0, 1.0))
         self.begun.set()
         if job.params.get("hold"):
             while not self.go.wait(0.001):
                 if canceled():
-                    raise InterruptedJobError("stopped")
+                    raise CanceledError("stopped")
         if "fail" in job.params:
-            raise JobFailedError("no_good", job.params["fail"])
+            raise NoGoodError(job.params["fail"])
         if job.params.get("crash"):
             raise RuntimeError("secret path /etc/passwd")
         return {"trail": trail.read_text()}

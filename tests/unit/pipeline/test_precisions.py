@@ -12,7 +12,7 @@ from app.pipeline.detect import MtcnnDetector
 from app.pipeline.embed import OnnxEmbedder
 from app.pipeline.manifest import load_manifest
 from app.pipeline.types import RGBImage
-from app.wiring import impostor_calibration
+from app.serving import impostor_calibration
 
 MODELS = Path(__file__).parents[3] / "models"
 NAMES = sorted(path.parent.name for path in MODELS.glob("*/model.int8.onnx"))
