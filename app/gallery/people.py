@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from app.gallery import checks, store, writes
+from app.gallery.errors import NotFoundError
 from app.gallery.registry import Registry
 from app.gallery.types import DeleteReceipt, Identity, MetadataFilter, Page, StoredFace
 from app.gallery.writes import Keyed
@@ -99,6 +100,18 @@ class People(Registry):
         with self._reading(gallery_id) as tx:
             return store.find_face(tx, store.get_identity(tx, gallery_id, identity_id), face_id)[1]
 
+    def face_picture(self, gallery_id: str, identity_id: str, face_id: str) -> bytes:
+        """What was kept of a face's photograph, as `app.pipeline.keep.pack` made it. NotFoundError
+        `face_not_found_in_gallery`, `picture_not_found`."""
+        with self._reading(gallery_id) as tx:
+            store.find_face(tx, store.get_identity(tx, gallery_id, identity_id), face_id)
+            return _kept(store.crops(tx, [face_id]).get(face_id))
+
+    def portrait(self, gallery_id: str, identity_id: str) -> bytes:
+        """What was kept of an identity's best photograph. NotFoundError `picture_not_found`."""
+        with self._reading(gallery_id) as tx:
+            return _kept(store.portrait(tx, store.get_identity(tx, gallery_id, identity_id)))
+
     def delete_face(
         self,
         gallery_id: str,
@@ -113,3 +126,12 @@ class People(Registry):
             live, lambda tx: writes.delete_face(tx, gallery_id, identity_id, face_id), keyed
         )
         return replace(receipt, scrubbed=self._maintenance.scrub())
+
+
+def _kept(crop: bytes | None) -> bytes:
+    if crop is None:
+        raise NotFoundError(
+            "picture_not_found",
+            "nothing of this photograph was kept: let the gallery keep crops, then enroll",
+        )
+    return crop

@@ -180,6 +180,14 @@ def crops(tx: Connection, face_ids: Sequence[str]) -> dict[str, bytes]:
     return found
 
 
+def portrait(tx: Connection, owner: NumberedIdentity) -> bytes | None:
+    """What is kept of an identity's best photograph; None where nothing is."""
+    query = select(CROPS.c.image).join(FACES, FACES.c.id == CROPS.c.face_id)
+    query = query.where(FACES.c.identity_number == owner.number).order_by(FACES.c.quality.desc()).limit(1)
+    found: bytes | None = tx.execute(query).scalar()
+    return found
+
+
 def delete_crops(tx: Connection, gallery_id: str) -> None:
     """Forget the photographs of a gallery's faces."""
     members = select(FACES.c.id).where(FACES.c.gallery_id == gallery_id)

@@ -148,6 +148,7 @@ export const at = {
   unknowns: (gallery) => `${g(gallery)}/unknowns`,
   merge: (gallery, identity) => `${i(gallery, identity)}/merge`,
   faces: (gallery, identity) => `${i(gallery, identity)}/faces`,
+  portrait: (gallery, identity) => `${i(gallery, identity)}/picture`,
   face: (gallery, identity, face) => `${i(gallery, identity)}/faces/${part(face)}`,
   verifyIdentity: (gallery, identity) => `${i(gallery, identity)}/verify`,
 };

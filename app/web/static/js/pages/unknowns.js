@@ -7,6 +7,7 @@ import { gallery } from "../state.js";
 import { called, date, plural, policy, similarity } from "../text.js";
 import { ask, check, field } from "../ui/dialog.js";
 import { head } from "../ui/head.js";
+import { Pictures } from "../ui/pictures.js";
 import { galleryPicker } from "../ui/picker.js";
 import { empty, loading, notice, problem } from "../ui/problem.js";
 import { toast } from "../ui/toast.js";
@@ -84,7 +85,7 @@ async function show(root, { signal }) {
     } }, h("div", { class: "grow" }, name), buttons);
     return h("li", { class: "card", "aria-label": title },
       h("div", { class: "unknown-faces" }, drawn.map((face, place) => h("label", { class: "unknown-face" },
-        pictures.of(face.id, `Face ${place + 1} of ${title}`), boxes[place])),
+        pictures.of(`${at.unknowns(gallery())}/${face.id}/picture`, `Face ${place + 1} of ${title}`), boxes[place])),
       cluster.faces.length > SHOWN ? h("span", { class: "muted small" }, `and ${cluster.faces.length - SHOWN} more`) : null),
       h("p", { class: "small muted" }, plural(cluster.faces.length, "face"), " · ",
         cluster.first_seen_at === cluster.last_seen_at ? date(cluster.first_seen_at) : `${date(cluster.first_seen_at)} to ${date(cluster.last_seen_at)}`,
@@ -162,27 +163,4 @@ function some(faces) {
 function sources(cluster) {
   const from = [...new Set(cluster.faces.map((face) => face.source).filter(Boolean))];
   return from.length ? ` · from ${from.slice(0, 3).join(", ")}${from.length > 3 ? ` and ${from.length - 3} more` : ""}` : "";
-}
-
-/** Pictures of faces; they need the key, which an <img> cannot send. Each is fetched once, and freed with the page. */
-class Pictures {
-  constructor(signal) {
-    this.signal = signal;
-    this.known = new Map();
-    signal.addEventListener("abort", () => {
-      for (const found of this.known.values()) found.then(URL.revokeObjectURL, () => {});
-    });
-  }
-
-  of(face, alt) {
-    const image = h("img", { alt, width: 96, height: 96 });
-    if (!this.known.has(face)) {
-      this.known.set(face, call("GET", `${at.unknowns(gallery())}/${face}/picture`, { as: "blob", signal: this.signal, headers: { Accept: "image/jpeg" }, patience: 3 })
-        .then((blob) => URL.createObjectURL(blob)));
-    }
-    this.known.get(face).then((source) => {
-      image.src = source;
-    }, () => {}); // gone meanwhile: the frame stays empty
-    return image;
-  }
 }

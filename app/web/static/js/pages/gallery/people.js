@@ -1,11 +1,13 @@
 // The list of identities, with search and pages.
 import { at, call, url } from "../../api.js";
 import { h, swap } from "../../dom.js";
+import { has } from "../../features.js";
 import { icon } from "../../icons.js";
 import { go, link } from "../../router.js";
 import { called, plural } from "../../text.js";
 import { slug } from "../../slug.js";
 import { ask, field } from "../../ui/dialog.js";
+import { Pictures } from "../../ui/pictures.js";
 import { empty, loading, problem } from "../../ui/problem.js";
 
 export async function peoplePart(root, { gallery, signal }) {
@@ -14,6 +16,7 @@ export async function peoplePart(root, { gallery, signal }) {
   const more = h("button", { class: "button", type: "button", hidden: true, onclick: () => load() }, "Show more");
   const search = h("input", { type: "search", placeholder: "Part of a name", autocomplete: "off", maxlength: 200 });
   const box = h("div", { class: "card flush" });
+  const pictures = new Pictures(signal);
   let cursor = "";
   let listed = 0;
 
@@ -28,7 +31,7 @@ export async function peoplePart(root, { gallery, signal }) {
       const answer = await call("GET", url(at.identities(gallery.id), { name, cursor, limit: 50 }), { signal });
       if (name !== search.value.trim()) return; // an older search that came late
       if (fresh) swap(list);
-      for (const each of answer.items) list.append(row(gallery.id, each));
+      for (const each of answer.items) list.append(row(gallery, each, pictures));
       listed += answer.items.length;
       cursor = answer.next_cursor ?? "";
       more.hidden = !cursor;
@@ -60,14 +63,24 @@ export async function peoplePart(root, { gallery, signal }) {
   await load(true);
 }
 
-function row(gallery, identity) {
-  return h("li", {}, h("a", { href: link("gallery", gallery, "people", identity.id) },
-    h("span", { class: "avatar", "aria-hidden": "true" }, initials(called(identity))),
+function row(gallery, identity, pictures) {
+  return h("li", {}, h("a", { href: link("gallery", gallery.id, "people", identity.id) },
+    avatar(gallery, identity, pictures),
     h("span", { class: "who" }, h("strong", { title: called(identity) }, called(identity)), h("span", { class: "mono muted" }, identity.id)),
     h("span", { class: "small muted nowrap" }, plural(identity.faces, "face"))));
 }
 
-export function initials(name) {
+/** An identity's best picture where the gallery keeps them, and initials where it has none. */
+export function avatar(gallery, identity, pictures) {
+  const letters = initials(called(identity));
+  const place = h("span", { class: "avatar", "aria-hidden": "true" }, letters);
+  if (gallery.keep_crops && identity.faces > 0 && has("GET /v1/galleries/{}/identities/{}/picture")) {
+    swap(place, pictures.of(at.portrait(gallery.id, identity.id), "", () => swap(place, letters)));
+  }
+  return place;
+}
+
+function initials(name) {
   const words = name.trim().split(/\s+/);
   return [words[0], words.length > 1 ? words.at(-1) : ""].map((word) => Array.from(word ?? "")[0] ?? "").join("").toUpperCase();
 }

@@ -9,13 +9,15 @@ import { called, date, decimal, plural, rejection, similarity } from "../../text
 import { ask, field, tell } from "../../ui/dialog.js";
 import { cameraButton, chooser, droppable } from "../../ui/drop.js";
 import { badge } from "../../ui/meter.js";
+import { Pictures } from "../../ui/pictures.js";
 import { empty, problem } from "../../ui/problem.js";
 import { toast } from "../../ui/toast.js";
-import { initials } from "./people.js";
+import { avatar } from "./people.js";
 
 export async function personPart(root, { gallery, identity: id, refresh, signal }) {
   const top = h("div", { class: "card" });
   const faces = h("div");
+  const pictures = new Pictures(signal);
   const results = h("ul", { class: "files", "aria-label": "Pictures sent", "aria-live": "polite" });
 
   const load = async () => {
@@ -34,7 +36,7 @@ export async function personPart(root, { gallery, identity: id, refresh, signal 
     const empty = Object.keys(who.metadata).length === 0;
     swap(top,
       h("div", { class: "row between" },
-        h("div", { class: "row" }, h("span", { class: "avatar", "aria-hidden": "true" }, initials(called(who))),
+        h("div", { class: "row" }, avatar(gallery, who, pictures),
           h("div", {}, h("h2", { class: "break" }, called(who)), h("code", { class: "muted" }, who.id))),
         h("div", { class: "row" },
           h("button", { class: "button", type: "button", onclick: () => rename(who) }, icon("edit"), "Edit"),
@@ -53,12 +55,21 @@ export async function personPart(root, { gallery, identity: id, refresh, signal 
         h("thead", {}, h("tr", {}, ["Picture", "Quality", "Detection score", "Enrolled"].map((name) => h("th", { scope: "col" }, name)),
           h("th", { scope: "col" }, h("span", { class: "visually-hidden" }, "Actions")))),
         h("tbody", {}, found.map((face) => h("tr", {},
-          h("td", { class: "break" }, face.source ?? h("span", { class: "muted" }, "no file name"), h("div", { class: "mono muted small" }, face.id)),
+          h("td", {}, h("div", { class: "row face-of" }, thumb(face),
+            h("div", { class: "break" }, face.source ?? h("span", { class: "muted" }, "no file name"), h("div", { class: "mono muted small" }, face.id)))),
           h("td", {}, decimal(face.quality)), h("td", {}, decimal(face.detection_score)), h("td", {}, date(face.created_at)),
           h("td", { class: "right" }, h("button", {
             class: "button quiet icon-only", type: "button", "aria-label": `Delete face ${face.source ?? face.id}`, onclick: () => removeFace(who, face),
           }, icon("trash"))))))))
       : empty("identify", "No faces yet", h("span", {}, "Without a face this identity can't be recognized.")));
+  }
+
+  /** The picture of a face, where it was kept. */
+  function thumb(face) {
+    if (!gallery.keep_crops || !has("GET /v1/galleries/{}/identities/{}/faces/{}/picture")) return null;
+    const image = pictures.of(`${at.face(gallery.id, id, face.id)}/picture`, `Face ${face.source ?? face.id}`, () => image.remove());
+    image.classList.add("thumb");
+    return image;
   }
 
   async function rename(who) {

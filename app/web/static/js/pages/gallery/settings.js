@@ -18,7 +18,7 @@ export async function settingsPart(root, { gallery, refill }) {
     field("Name", h("input", { name: "name", maxlength: 200, value: gallery.name })),
     field("Metadata", h("textarea", { name: "metadata", rows: 5, spellcheck: "false", class: "mono", value: JSON.stringify(gallery.metadata, null, 2) }), "A JSON object of yours."),
     "keep_crops" in gallery ? h("div", { class: "field" }, check("Keep a picture of each enrolled face", { name: "keep_crops", checked: gallery.keep_crops }),
-      h("span", { class: "hint" }, "So that another model can embed the faces anew. Unticking it deletes those that were kept.")) : null,
+      h("span", { class: "hint" }, "To show it here, and so that another model can embed the faces anew. Unticking it deletes those that were kept.")) : null,
     wrong,
     h("div", {}, h("button", { class: "button primary", type: "submit" }, "Save")));
   form.addEventListener("submit", async (event) => {
