@@ -19,6 +19,9 @@ HEADLINE = {
     "goodput_over_capacity": ("service", "goodput_over_capacity"),
     "rss_growth_mb": ("service", "rss_growth_mb"),
     "training_loader_share": ("training", "training_loader_share"),
+    "training_loop_over_bare": ("training", "training_loop_over_bare"),
+    "training_loop_over_bare_two": ("training", "training_loop_over_bare_two"),
+    "training_two_over_one": ("training", "training_two_over_one"),
 }
 """Which part each of the figures at the top of the JSON comes from, and what it is called there."""
 
@@ -37,6 +40,9 @@ _ROWS = (
     ("Answered at 4 times the capacity over answered below it", "goodput_over_capacity", "≥ 0.9"),
     ("Growth of the service's memory, MB", "rss_growth_mb", "< 50"),
     ("Training: loading and augmentation over a step of the network", "training_loader_share", "< 0.1"),
+    ("… images per second of the loop over the network alone, one process", "training_loop_over_bare", ""),
+    ("… two processes", "training_loop_over_bare_two", ""),
+    ("… of the loop in two processes over one", "training_two_over_one", ""),
 )
 
 _INTRO = """# Benchmarks
