@@ -16,13 +16,14 @@ import yaml
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from training import checkpoint, distributed
+from training import checkpoint, distributed, plateau
 from training.config import Config, to_dict
 from training.data.loader import Batch, Batches
 from training.data.sampler import EpochSampler
 from training.data.store import FaceStore, class_labels, held_out, open_store
 from training.errors import TrainingError
 from training.evaluation.validation import Validation, make_validation
+from training.heads.classifier import MarginHead, SoftmaxHead
 from training.objective import Losses, Objective
 from training.progress import Progress
 from training.schedule import advance, rate
@@ -306,20 +307,14 @@ def _update_ema(run: Run) -> None:
 
 
 def _watch_plateau(run: Run, losses: Losses) -> None:
-    """Stop a run that has learned nothing: the head's loss still at ln N, or at −ln of the smallest float."""
-    if run.objective.head is None or run.step > run.config.engine.plateau_steps + 200:
+    """Stop a run whose head has learned nothing by `engine.plateau_steps`."""
+    head, last = run.objective.head, max(plateau.WINDOW, run.config.engine.plateau_steps) + plateau.WINDOW
+    if not isinstance(head, SoftmaxHead | MarginHead) or run.step > last:
         return
-    run.recent_head_loss = [*run.recent_head_loss[-199:], losses.head_mean.item()]
-    if run.step < max(200, run.config.engine.plateau_steps) or len(run.recent_head_loss) < 200:
-        return
-    mean = float(np.mean(run.recent_head_loss))
-    advice = "a larger batch, batch_norm=true, a softmax start, a slower λ or a longer head.warmup help"
-    if abs(mean - 87.3365) < 0.5:
-        raise TrainingError(
-            f"the head's loss sits at 87.34 = −ln(smallest float): softmax has overflowed; {advice}"
-        )
-    if run.config.head.name == "softmax" and abs(mean - math.log(run.classes)) < 0.02:
-        raise TrainingError(f"the head's loss still sits at ln N = {mean:.2f}: nothing is learned; {advice}")
+    loss = losses.head_mean.item() / head.loss_weight
+    run.recent_head_loss = [*run.recent_head_loss[1 - plateau.WINDOW :], loss]
+    if run.step > last - plateau.WINDOW and (wrong := plateau.stuck(run.recent_head_loss, run.classes)):
+        raise TrainingError(wrong)
 
 
 def _evaluate(run: Run, progress: Progress) -> None:

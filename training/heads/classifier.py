@@ -25,6 +25,8 @@ Scheme = Literal["NFN", "HFN", "SFN"]
 class SoftmaxHead(nn.Module):
     """Plain softmax cross-entropy over W·x + b."""
 
+    loss_weight = 1.0
+
     def __init__(self, classes: int, dim: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(classes, dim))
@@ -33,8 +35,9 @@ class SoftmaxHead(nn.Module):
 
     def forward(self, embeddings: Tensor, labels: Tensor, strength: float = 1.0) -> Tensor:
         """(B, D) embeddings and (B,) labels, −1 for none, to (B,) losses, 0 where there is no label."""
-        logits = embeddings.float() @ self.weight.T + self.bias
-        return F.cross_entropy(logits, labels.clamp(min=0), reduction="none") * (labels >= 0)
+        with torch.autocast(embeddings.device.type, enabled=False):
+            logits = embeddings.float() @ self.weight.T + self.bias
+            return F.cross_entropy(logits, labels.clamp(min=0), reduction="none") * (labels >= 0)
 
 
 class MarginHead(nn.Module):

@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from training import checkpoint, engine
+from training import checkpoint, engine, plateau
 from training.config import Config, OptimizerConfig, from_dict, to_dict
 from training.engine import resample_fc, train, transfer
 from training.errors import TrainingError
@@ -153,15 +153,37 @@ def test_a_loss_that_is_not_a_number_stops_with_advice(small_config: Make, tmp_p
         train(config, runs=tmp_path)
 
 
-def test_a_plateau_at_ln_n_stops_with_advice(small_config: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "head",
+    [
+        {"name": "softmax", "options": {}},
+        {"name": "a_softmax", "options": {"m": 4}},
+        {"name": "sphereface_r", "options": {"scheme": "NFN", "lw": 3}},
+    ],
+    ids=lambda head: str(head["name"]),
+)
+def test_a_plateau_at_ln_n_stops_with_advice(
+    small_config: Make, tmp_path: Path, head: dict[str, Any]
+) -> None:
+    """Weights that decay to nothing give embeddings of no length, and a loss of ln N."""
     config = small_config(
-        head={"name": "softmax", "options": {}},
+        backbone={"batch_norm": False},
+        head=head,
         distill={"weight": 0.0, "relation": 0.0},
-        optimizer={"lr": 1e-12, "samples": 4 * 260, "batch_size": 4},
+        optimizer={"lr": 0.01, "weight_decay": 30.0, "samples": 4 * 500, "batch_size": 4},
         engine={"plateau_steps": 205},
     )
     with pytest.raises(TrainingError, match="sits at ln N"):
         train(config, runs=tmp_path)
+
+
+def test_only_a_loss_that_stays_there_is_a_plateau() -> None:
+    ln_n, half = math.log(100), plateau.WINDOW // 2
+    assert plateau.stuck([ln_n] * (2 * half - 1), 100) is None
+    assert "ln N = 4.61" in str(plateau.stuck([9.0, *[ln_n] * 2 * half], 100))
+    assert plateau.stuck([*np.linspace(ln_n + 1, ln_n - 1, 2 * half)], 100) is None
+    assert plateau.stuck([ln_n + 0.1] * 2 * half, 100) is None
+    assert "87.34" in str(plateau.stuck([87.3] * 2 * half, 100))
 
 
 def test_starting_over_a_run_or_resuming_another_is_refused(small_config: Make, tmp_path: Path) -> None:
