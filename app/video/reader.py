@@ -85,7 +85,7 @@ class VideoReader:
         try:
             self.stream = _picture_stream(self._container, name)
             self.stream.thread_type = "AUTO"
-            self.info = _info(self._container, self.stream, name)
+            self.info = _info(self._container, self.stream, name, _rotation(path, self.stream.index))
         except BaseException:
             self._container.close()
             raise
@@ -172,7 +172,7 @@ def _picture_stream(container: InputContainer, name: str) -> VideoStream:
     raise VideoError("video_without_picture", f"{name} holds no moving picture, only sound or data")
 
 
-def _info(container: InputContainer, stream: VideoStream, name: str) -> VideoInfo:
+def _info(container: InputContainer, stream: VideoStream, name: str, rotation: int) -> VideoInfo:
     context = stream.codec_context
     if context.width < 1 or context.height < 1:
         raise VideoError("video_unreadable", f"{name} names no picture size: the file is damaged or cut off")
@@ -185,7 +185,7 @@ def _info(container: InputContainer, stream: VideoStream, name: str) -> VideoInf
         duration = float((stream.duration + (stream.start_time or 0)) * stream.time_base) - start
     elif container.duration is not None:
         duration = container.duration / av.time_base
-    rotated = _rotation(stream) % 180 == 90
+    rotated = rotation % 180 == 90
     frames = stream.frames or (round(duration * rate) if duration else None)
     return VideoInfo(
         width=context.height if rotated else context.width,
@@ -199,16 +199,16 @@ def _info(container: InputContainer, stream: VideoStream, name: str) -> VideoInf
     )
 
 
-def _rotation(stream: VideoStream) -> int:
-    """The rotation tag; it hangs on decoded frames, so the first is decoded and the file rewound."""
-    container = stream.container
-    assert isinstance(container, InputContainer)
-    rotation = 0
-    with contextlib.suppress(av.FFmpegError, StopIteration):
-        rotation = next(container.decode(stream)).rotation
-    with contextlib.suppress(av.FFmpegError):
-        container.seek(0)
-    return rotation
+def _rotation(path: Path, stream: int) -> int:
+    """The rotation tag in degrees, which hangs on decoded frames. The file is opened once more for it: one
+    that is rewound begins at its first key frame, and sound from before that is lost."""
+    with (
+        contextlib.suppress(av.FFmpegError, StopIteration),
+        av.open(str(path), mode="r", metadata_errors="replace") as container,
+    ):
+        frame = next(container.decode(container.streams[stream]))
+        return frame.rotation if isinstance(frame, VideoFrame) else 0
+    return 0
 
 
 def _too_large(width: int, height: int) -> str:

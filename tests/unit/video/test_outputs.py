@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -223,12 +224,8 @@ def test_the_timeline_shows_each_person_in_their_color(tmp_path: Path) -> None:
 
 def _streams(path: Path) -> dict[str, tuple[str, int]]:
     with av.open(str(path)) as container:
-        counts: dict[str, tuple[str, int]] = {}
-        for stream in container.streams:
-            container.seek(0)
-            packets = sum(1 for packet in container.demux(stream) if packet.size)
-            counts[stream.type] = (stream.codec_context.name, packets)
-        return counts
+        packets = Counter(packet.stream.type for packet in container.demux() if packet.size)
+        return {each.type: (each.codec_context.name, packets[each.type]) for each in container.streams}
 
 
 @pytest.mark.parametrize(("suffix", "codec", "kept"), [("mp4", "aac", "aac"), ("mkv", "pcm_s16le", "aac")])
@@ -250,6 +247,13 @@ def test_the_annotated_video_keeps_times_and_sound(
     edge = pictures[2][1][60, 39:42].astype(int)
     assert (edge[:, 0] - edge[:, 2]).max() > 80  # the box is there, and red
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_sound_from_before_the_first_picture_is_kept(tmp_path: Path) -> None:
+    times = [0.8 + n / 25 for n in range(10)]
+    source = write_clip(tmp_path / "a.mp4", plain(10), times=times, sound="aac")
+    render(source, tmp_path / "out.mp4", [], Painter({}, {}))
+    assert _streams(tmp_path / "out.mp4")["audio"] == _streams(source)["audio"]
 
 
 def test_odd_sides_and_rotation_come_out_upright(tmp_path: Path) -> None:
