@@ -24,6 +24,7 @@ from training.data.store import FaceStore, class_labels, held_out, open_store
 from training.errors import TrainingError
 from training.evaluation.validation import Validation, make_validation
 from training.heads.classifier import MarginHead, SoftmaxHead
+from training.heads.energy import class_angles
 from training.objective import Losses, Objective
 from training.progress import Progress
 from training.schedule import advance, rate
@@ -319,7 +320,9 @@ def _watch_plateau(run: Run, losses: Losses) -> None:
 
 def _evaluate(run: Run, progress: Progress) -> None:
     if run.validation is not None:
-        progress.evaluation(run.step, run.validation.measure(run.ema.backbone))
+        head = run.ema.head
+        angles = class_angles(head.weight) if isinstance(head, MarginHead) else None
+        progress.evaluation(run.step, run.validation.measure(run.ema.backbone), angles)
     distributed.barrier()
 
 

@@ -1,5 +1,6 @@
 """What a run says: a bar on a terminal, plain lines elsewhere, TensorBoard in the run's folder."""
 
+import math
 import time
 from pathlib import Path
 from types import TracebackType
@@ -74,12 +75,16 @@ class Progress:
             for name, value in {**values, "lr": lr, "images_per_second": speed}.items():
                 self._writer.add_scalar(f"train/{name}", value, step)
 
-    def evaluation(self, step: int, values: dict[str, float]) -> None:
-        """Held-out results at a step."""
-        self._console.print(
-            f"step {step} · held-out identities: "
-            + ", ".join(f"{k} {100 * v:.2f} %" for k, v in values.items())
-        )
+    def evaluation(
+        self, step: int, values: dict[str, float], angles: tuple[float, float] | None = None
+    ) -> None:
+        """Held-out results at a step; angles: mean and smallest between class centers, in radians."""
+        told = [f"{k} {100 * v:.2f} %" for k, v in values.items()]
+        self._console.print(f"step {step} · held-out identities: " + ", ".join(told))
+        if angles is not None:
+            mean, least = (math.degrees(angle) for angle in angles)
+            self._console.print(f"step {step} · class centers: {mean:.1f}° apart, the nearest {least:.1f}°")
+            values = {**values, "class_angle_mean_deg": mean, "class_angle_min_deg": least}
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(f"validation/{name}", value, step)

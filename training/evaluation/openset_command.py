@@ -9,7 +9,7 @@ from rich.console import Console
 from app.pipeline.manifest import Metric
 from training import card as cards
 from training.errors import TrainingError
-from training.evaluation import plots
+from training.evaluation import plots, sphere
 from training.evaluation.inputs import find_model, held_out_embeddings
 from training.evaluation.openset import FPIRS, open_set_searches, summarize
 from training.evaluation.report import Report, Table, percent, publish, recorded_command
@@ -36,13 +36,28 @@ def evaluate_openset(
     except ValueError as error:
         raise TrainingError(f"{store}: {error}") from None
     result, refused = summarize(searches, FPIRS)
-    result = {"model": chosen.name, "enrolled": enrolled, "identities": people, "trials": trials, **result}
+    spread = {
+        "angular_fisher_score": sphere.angular_fisher_score(embeddings.astype(np.float64), identity),
+        "alignment": sphere.alignment(embeddings.astype(np.float64), identity),
+        "uniformity": sphere.uniformity(embeddings.astype(np.float64)),
+    }
+    result = {
+        "model": chosen.name,
+        "enrolled": enrolled,
+        "identities": people,
+        "trials": trials,
+        **result,
+        **spread,
+    }
     rows = [
         (f"FNIR at FPIR {fpir}", f"{percent(values['mean'])} ± {100 * values['std']:.2f}",
          f"{values['threshold']:.4f}")
         for fpir, values in result["fnir_at_fpir"].items()
     ]  # fmt: skip
     rows.append(("rank-1 identification of mated probes", percent(result["rank1"]["mean"]), ""))
+    rows += [
+        (f"{name.replace('_', ' ')} of all held-out faces", f"{v:.4f}", "") for name, v in spread.items()
+    ]
     mated = np.concatenate([search.mated for search in searches])
     others = np.concatenate([search.non_mated for search in searches])
     fewest = min(len(search.non_mated) for search in searches)

@@ -40,9 +40,10 @@ def hyperspherical_energy(
 
 
 @torch.no_grad()
-def class_angles(weight: Tensor) -> tuple[float, float]:
-    """Mean and smallest angle in radians between different class centres (C, D)."""
-    w = F.normalize(weight.float(), dim=1)
+def class_angles(weight: Tensor, most: int = 2048) -> tuple[float, float]:
+    """Mean and smallest angle in radians between different class centres (C, D); of every so-manieth where
+    there are more than `most`, since all pairs of many would not fit into memory."""
+    w = F.normalize(weight[:: -(-len(weight) // most)].float(), dim=1)
     upper = torch.triu_indices(len(w), len(w), 1)
     theta = torch.acos((w @ w.T).clamp(-1, 1)[upper[0], upper[1]])
     return float(theta.mean()), float(theta.min())

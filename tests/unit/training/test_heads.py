@@ -225,6 +225,8 @@ def test_energy_of_an_orthogonal_basis() -> None:
     assert hyperspherical_energy(w, labels, "angular").item() == pytest.approx((2 / math.pi) ** 2, rel=1e-4)
     assert hyperspherical_energy(w, labels, "euclid", power=0).item() == pytest.approx(-math.log(2) / 2)
     assert class_angles(w) == pytest.approx((math.pi / 2, math.pi / 2))
+    lying = F.normalize(torch.randn(9, 4, generator=torch.Generator().manual_seed(0)), dim=1)
+    assert class_angles(lying, most=5) == class_angles(lying[::2]) != class_angles(lying)
 
 
 @pytest.mark.parametrize("kind", ["euclid", "angular"])

@@ -15,6 +15,8 @@ from rich.console import Console
 
 from app.pipeline.embed import OnnxEmbedder
 from tests.toy import write_toy_model
+from training.data.augment import center_view
+from training.data.store import held_out, open_store
 from training.errors import TrainingError
 from training.evaluation import photographs
 from training.evaluation.blufr import blufr
@@ -272,3 +274,27 @@ for arguments in {[["evaluate", *each, *common] for each in script]!r}:
     for stem in ("blufr", "ytf", "megaface", "trillion"):
         (page,) = tmp_path.glob(f"{stem}-*.html")
         assert page.read_text().count("<svg") == 2
+
+
+def test_the_open_set_command_also_tells_how_embeddings_lie_on_the_sphere(
+    store_folder: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training.cli import main
+
+    out = tmp_path / "o.json"
+    arguments = f"evaluate openset --store {store_folder} --model {model} --enrolled 3 --trials 2"
+    monkeypatch.setattr(sys, "argv", ["training", *f"{arguments} --holdout-percent 40 --json {out}".split()])
+    main()
+    made = json.loads(out.read_text())
+    store = open_store(store_folder)
+    rows = np.flatnonzero(held_out(store.identity, 40))
+    x = OnnxEmbedder.load(model).embed(center_view(np.asarray(store.images[rows]), "112x96"))
+    who = store.identity[rows]
+    assert made["identities"] == len(np.unique(who)) > 3
+    assert made["rank1"]["mean"] == 1
+    assert list(made["fnir_at_fpir"]) == ["0.1"]
+    close = [np.sum((a - b) ** 2) for i, a in enumerate(x) for b in x[i + 1 :][who[i + 1 :] == who[i]]]
+    assert made["alignment"] == pytest.approx(np.mean(close), rel=1e-3)
+    assert made["angular_fisher_score"] < 0.1
+    assert -4 < made["uniformity"] < 0
+    assert out.with_suffix(".html").read_text().count("<svg") == 2
