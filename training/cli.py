@@ -17,6 +17,7 @@ app = typer.Typer(
 
 A first run, from aligned faces to a model that the service loads:
 
+\b
     python -m training prepare --faces FACES --out runs/store
     python -m training train training/recipes/sphereface20-w32.yaml
     python -m training export runs/sphereface20-w32/last.pt models/sphereface20-w32
@@ -34,7 +35,8 @@ def prepare(
     faces: Annotated[
         Path,
         typer.Option(
-            help="Aligned faces: folder of tars or of GROUP/IDENTITY/IMAGE folders, or a .rec file."
+            help="Aligned faces: a folder of tars (GROUP/IDENTITY/IMAGE, or WebDataset's KEY.jpg and "
+            "KEY.cls), of such folders, or a .rec file."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the store to make; about 50 kB a face.")] = Path(
@@ -66,8 +68,9 @@ def prepare(
         typer.Option(help="From which two people count as one [default: the model's strictest threshold]."),
     ] = None,
 ) -> None:
-    """Unpack faces once into a memory-mapped store, so that training never waits for a decoder.
+    """Unpack faces once into a store that training maps.
 
+    So training never waits for a decoder, and starts at once.
     A folder or file named `unlabelled` holds faces of no known identity: they teach by distillation only.
     What is left out is counted and written to `dropped.csv` with its reason. A stopped run goes on where
     it stood.
@@ -86,10 +89,10 @@ def teach(
     store: Annotated[Path, typer.Argument(help="Store made by `prepare`.")],
     teacher: Annotated[Path, typer.Argument(help="Model folder or ONNX file to learn from.")],
 ) -> None:
-    """Compute a teacher's embeddings of all faces of a store once, as targets for distillation.
+    """Compute a teacher's embeddings of a store, once.
 
-    `prepare --teacher` does the same for a new store. Targets that are there already, of the same model and
-    faces, are kept; a stopped run goes on.
+    They are the targets of distillation. `prepare --teacher` does the same for a new store. Targets that
+    are there already, of the same model and faces, are kept; a stopped run goes on.
     """
     from training.data.teacher import cache_targets
 
@@ -111,10 +114,16 @@ def train(
     runs: Annotated[Path, typer.Option(help="Where run folders lie.")] = Path("runs"),
     show: Annotated[bool, typer.Option("--show", help="Print the whole configuration and stop.")] = False,
 ) -> None:
-    """Train as a recipe says; Ctrl-C finishes the step, saves and stops.
+    """Train as a recipe says.
 
-    Several processes: `torchrun --nproc-per-node 2 -m training train RECIPE`. TensorBoard logs, config.yaml
-    and the checkpoint last.pt are written to runs/NAME/.
+    Ctrl-C finishes the step, saves and stops. Several processes: `torchrun --nproc-per-node 2 -m training
+    train RECIPE`. TensorBoard logs, config.yaml and the checkpoint last.pt are written to runs/NAME/.
+
+    backbone.name: dlib29, iresnet18, iresnet50, iresnet100, mobilefacenet, sphereface4, sphereface10,
+    sphereface20, sphereface36, sphereface64, sphereface64_released.
+
+    head.name: a_softmax, adaface, arcface, cosface, l_softmax, magface, normalized_softmax, softmax,
+    sphereface2, sphereface_r.
     """
     import yaml
 
@@ -152,9 +161,10 @@ def export(
         bool, typer.Option("--with-checkpoint", help="Also write checkpoint.pt (float16) to go on from.")
     ] = False,
 ) -> None:
-    """Write model.onnx (any batch size, batch norm folded), manifest.json with impostor calibration, CARD.md.
+    """Write a checkpoint as a model that the service loads.
 
-    Fails, and leaves the folder as it was, when ONNX Runtime and torch differ by more than 1e-4.
+    That is model.onnx (any batch size, batch norm folded), manifest.json with impostor calibration, and
+    CARD.md. Fails, and leaves the folder as it was, when ONNX Runtime and torch differ by more than 1e-4.
     """
     from training.export_command import export_model as run
 
@@ -194,8 +204,9 @@ def quantize(
         "runs/cache"
     ),
 ) -> None:
-    """Make model.int8.onnx, a faster rendering of a model for the CPU, and measure what it costs.
+    """Make an int8 rendering of a model for the CPU.
 
+    It is written as model.int8.onnx, and what it costs in accuracy and gains in speed is measured.
     Rounding costs some accuracy. With --tune the int8 weights then learn, without labels, to give the fp32
     model's embeddings with every rounding in place; a step takes 32 faces, one to two seconds of a core for a
     network of dlib's size.
@@ -230,9 +241,10 @@ def speed(
     recipe: Annotated[Path, typer.Argument(help="YAML recipe.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Settings to change.")] = None,
 ) -> None:
-    """Measure what a recipe's backbone costs: training images per second of one core's time.
+    """Measure what a recipe's backbone costs.
 
-    For choosing a backbone: compare accuracy for equal processor time, not for equal epochs.
+    In training images per second of one core's time. For choosing a backbone: compare accuracy for equal
+    processor time, not for equal epochs.
     """
     from training.config import load
     from training.speed import measure_speed
@@ -251,8 +263,9 @@ def visualize(
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("runs/visualize"),
     steps: Annotated[int, typer.Option(help="Training steps of each small net.")] = 600,
 ) -> None:
-    """Draw what the margins do: digits embedded in 2 and 3 dimensions by softmax, A-Softmax and SphereFace-R.
+    """Draw what the margins do, with digits.
 
+    They are embedded in 2 and 3 dimensions by softmax, A-Softmax and SphereFace-R, as the paper draws them.
     Takes a minute or two and needs no face data.
     """
     from training.visualize import visualize as run

@@ -42,11 +42,11 @@ def evaluate_lfw(
     record: Record = False,
     cache: Cache = Path("runs/cache"),
 ) -> None:
-    """Labeled Faces in the Wild: raw photographs through the service's detector, aligner and embedder.
+    """Labeled Faces in the Wild, from raw photographs.
 
-    Accuracy is the mean of ten folds, each at the threshold that is best on the other nine. A pair with a
-    face that was not found counts as "different". View 1: give --threshold-pairs pairsDevTrain.txt --pairs
-    pairsDevTest.txt.
+    They pass the service's own detector, aligner and embedder. Accuracy is the mean of ten folds, each at
+    the threshold that is best on the other nine. A pair with a face that was not found counts as
+    "different". View 1: give --threshold-pairs pairsDevTrain.txt --pairs pairsDevTest.txt.
     """
     from training.evaluation.lfw_command import evaluate_lfw as run
 
@@ -72,7 +72,10 @@ def evaluate_bin(
     out: Json = None,
     report: ReportFolder = None,
 ) -> None:
-    """InsightFace's packed verification sets, read without MXNet and without running code from the file."""
+    """InsightFace's packed verification sets.
+
+    They are read without MXNet and without running code from the file.
+    """
     from training.evaluation.bin_command import evaluate_bin as run
     from training.evaluation.inputs import find_model
 
@@ -90,7 +93,7 @@ def evaluate_openset(
     out: Json = None,
     report: ReportFolder = None,
 ) -> None:
-    """Identification of held-out training identities against a small gallery, with strangers among them.
+    """Open-set identification of held-out identities.
 
     One image of each enrolled identity is the gallery; its other images are mated probes, all images of the
     other held-out identities non-mated ones. FNIR is reported at FPIR 10 %, 1 % and 0.1 %, and how the
@@ -122,8 +125,9 @@ def evaluate_blufr(
     report: ReportFolder = None,
     cache: Cache = Path("runs/cache"),
 ) -> None:
-    """BLUFR's measures: verification over all pairs at FAR 0.1 %, open-set identification at FAR 1 %.
+    """BLUFR's measures at low false accept rates.
 
+    Verification over all pairs at FAR 0.1 %, open-set identification at FAR 1 %.
     Splits are drawn here, by identity, and are not the published lists; mean less one standard deviation over
     the trials is reported, as BLUFR does.
     """
@@ -153,7 +157,10 @@ def evaluate_ytf(
     report: ReportFolder = None,
     cache: Cache = Path("runs/cache"),
 ) -> None:
-    """YouTube Faces: pairs of videos, each the mean of its frames' features; ten folds."""
+    """YouTube Faces: pairs of videos, in ten folds.
+
+    The feature of a video is the mean of its frames' features.
+    """
     from training.evaluation.ytf import evaluate_ytf as run
 
     run(
@@ -180,8 +187,9 @@ def evaluate_megaface(
     report: ReportFolder = None,
     cache: Cache = Path("runs/cache"),
 ) -> None:
-    """MegaFace challenge 1: rank 1 among 10, 100, … up to all distractors, and TAR at FAR 1e-6.
+    """MegaFace challenge 1: faces among distractors.
 
+    Rank 1 among 10, 100, … up to all distractors, and TAR at FAR 1e-6.
     Distractors pass by in blocks, so a million fit. Lists are taken as they are: figures on raw and
     on cleaned lists can't be compared.
     """
@@ -215,9 +223,10 @@ def evaluate_trillion(
     report: ReportFolder = None,
     cache: Cache = Path("runs/cache"),
 ) -> None:
-    """TPR@FAR over all pairs, as the Trillion Pairs challenge has it, in bounded memory.
+    """TPR at tiny FARs over all pairs.
 
-    A FAR below one over the number of impostor pairs is refused.
+    As the Trillion Pairs challenge has it, in bounded memory. A FAR below one over the number of impostor
+    pairs is refused.
     """
     from training.evaluation.identification_command import evaluate_trillion as run
 

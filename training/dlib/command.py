@@ -21,10 +21,10 @@ def command(
         bool, typer.Option("--center", help="Subtract the store's mean descriptor (measured worse).")
     ] = False,
 ) -> None:
-    """Convert dlib's public-domain face descriptor into a model that the service can load.
+    """Convert dlib's public-domain face descriptor.
 
-    Needs the extra `dlib` (package face-recognition-models), neither dlib nor torch. Takes seconds. To serve
-    the result: SPHEREID_MODELS_DIR=data/models sphereid serve
+    The service can load the result. Needs the extra `dlib` (package face-recognition-models), neither dlib
+    nor torch. Takes seconds. To serve the result: SPHEREID_MODELS_DIR=data/models sphereid serve
     """
     from training.dlib.convert import import_dlib
 

@@ -1,7 +1,9 @@
 """Recipes, overrides and their mistakes; every shipped recipe builds its network."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from training import backbones, heads
@@ -66,3 +68,25 @@ def test_unreadable_recipes_are_explained(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- 1")
     with pytest.raises(TrainingError, match="must hold a mapping"):
         load(tmp_path / "list.yaml")
+
+
+def test_the_help_reads_in_full_and_names_every_network_and_head() -> None:
+    from typer.main import get_command
+
+    from training.cli import app
+
+    def pages(command: click.Command, above: click.Context | None = None) -> Iterator[tuple[str, str]]:
+        context = click.Context(command, info_name=command.name, parent=above, terminal_width=80)
+        yield context.command_path, command.get_help(context)
+        for each in getattr(command, "commands", {}).values():
+            yield from pages(each, context)
+
+    told = dict(pages(get_command(app)))
+    assert len(told) >= 18
+    for command, page in told.items():
+        assert "..." not in page.partition("Commands:")[2], f"{command}: a summary is cut off"
+        assert page.count("\n") > 5
+    first = told["python -m training"]
+    assert first.count("\n      python -m training ") == 4, "an example a line"
+    words = told["python -m training train"].replace(",", " ").replace(".\n", " ").split()
+    assert {*backbones.names(), *heads.names()} <= set(words)
