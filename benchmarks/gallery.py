@@ -12,6 +12,8 @@ run auto_recall_at_1    share of probes for which the automatic index finds the 
 auto_vs_exact       one query of the automatic index against one of the exact scan, medians
 startup_s           opening the service: schema check, snapshot read and verified, first query answered
 write_p99_ms        99th percentile of enroll and delete, committed and searchable, while queries run
+fsync_p99_ms        99th percentile of the disk alone, before and after the writes: each write waits for it,
+                    a delete three times. On a memory disk (--folder /dev/shm) it is none
 """
 
 import argparse
@@ -208,6 +210,20 @@ def writes_under_load(
     }
 
 
+def fsyncs(folder: Path, repeats: int) -> np.ndarray:
+    """Seconds that the disk takes to keep two pages, as often as a commit asks for it."""
+    taken = []
+    with (folder / "fsync").open("wb", buffering=0) as file:
+        for _ in range(repeats):
+            file.write(bytes(8192))
+            start = time.perf_counter()
+            os.fsync(file.fileno())
+            taken.append(time.perf_counter() - start)
+            time.sleep(0.005)
+    (folder / "fsync").unlink()
+    return np.array(taken)
+
+
 def measure(
     count: int, dimension: int, queries: int, writes: int, folder: Path, progress: Progress
 ) -> dict[str, Any]:
@@ -295,7 +311,10 @@ def measure(
     result["identify"] = milliseconds(
         at_once(lambda q: service.identify("default", q, CONTRACT), probes, 1, 200)
     )
+    disk = [fsyncs(folder, writes)]
     result |= writes_under_load(service, probes, strangers, writes)
+    disk.append(fsyncs(folder, writes))
+    result["fsync_p99_ms"] = milliseconds(np.concatenate(disk))["p99_ms"]
     service.close()
     progress.remove_task(task)
     return result
@@ -321,6 +340,7 @@ def show(results: list[dict[str, Any]], console: Console) -> None:
         ("  without snapshot, s", lambda r: f"{r['start_without_snapshot_s']:.1f}"),
         ("enroll p50 / p99 ms", lambda r: f"{r['enroll_p50_ms']:.1f} / {r['enroll_p99_ms']:.1f}"),
         ("delete p50 / p99 ms", lambda r: f"{r['delete_p50_ms']:.1f} / {r['delete_p99_ms']:.1f}"),
+        ("fsync of the disk, p99 ms", lambda r: f"{r['fsync_p99_ms']:.1f}"),
     ]
     for name, cell in rows:
         table.add_row(name, *(cell(r) for r in results))
@@ -349,7 +369,8 @@ def main() -> None:
             shutil.rmtree(folder)
         if given.json:
             top = max(results, key=lambda r: r["count"])
-            names = ("exact_vs_sweep", "auto_recall_at_1", "auto_vs_exact", "startup_s", "write_p99_ms")
+            names = ["exact_vs_sweep", "auto_recall_at_1", "auto_vs_exact", "startup_s"]
+            names += ["write_p99_ms", "fsync_p99_ms"]
             given.json.write_text(
                 json.dumps({n: top[n] for n in names} | {"sizes": results}, indent=1) + "\n"
             )

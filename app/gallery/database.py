@@ -1,9 +1,10 @@
 """One database by URL: connections, transactions, schema upgrades. All that is SQLite's own stands here."""
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,8 @@ class Database:
     StorageError.
 
     SQLite runs in WAL mode, so that readers and the writer don't wait for each other, with synchronous=FULL:
-    with NORMAL an acknowledged write survives `kill -9` but the log is not synced at commit, and a power cut
-    could take it back. secure_delete overwrites what is deleted with zeros.
+    the log is synced at every commit, so that what was answered survives `kill -9` and, as far as the disk
+    keeps what it says it has, a power cut. secure_delete overwrites what is deleted with zeros.
     """
 
     def __init__(self, url: str, vault: Vault | None = None) -> None:
@@ -91,12 +92,39 @@ class Database:
             self._inside.depth = depth
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
-        """A transaction that is durable when the block ends without an error, and undone otherwise."""
+    def writing(self, *, synced: bool = True) -> Iterator[Connection]:
+        """A transaction that is durable when the block ends without an error, and undone otherwise.
+
+        synced: False leaves out waiting for the disk with SQLite: `kill -9` takes nothing back, a power cut
+        may, until `sync` or the next synced write. Nobody else's write waits for the disk then.
+        """
         with _as_storage_error(), self._one_writer, self.engine.connect() as connection:
             connection = connection.execution_options(**_WRITE)
-            with connection.begin():
+            haste = self._unsynced(connection) if self.is_sqlite and not synced else nullcontext()
+            with haste, connection.begin():
                 yield connection
+
+    @contextmanager
+    def _unsynced(self, connection: Connection) -> Iterator[None]:
+        cursor = connection.connection.cursor()
+        cursor.execute("PRAGMA synchronous = NORMAL")
+        try:
+            yield
+        finally:
+            cursor.execute("PRAGMA synchronous = FULL")
+            cursor.close()
+
+    def sync(self) -> None:
+        """Wait until all that was written is on the disk, while others go on writing."""
+        if not self.is_sqlite:
+            return
+        with _as_storage_error(), suppress(FileNotFoundError):
+            # SQLite holds no locks on its log, so that closing it here takes none away.
+            log = os.open(self.file.with_name(self.file.name + "-wal"), os.O_RDONLY)
+            try:
+                os.fsync(log)
+            finally:
+                os.close(log)
 
     def upgrade(self) -> None:
         """Bring the schema to this version's; StorageError where a newer version wrote the database."""

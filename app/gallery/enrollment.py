@@ -1,6 +1,7 @@
 """Faces come into a gallery: one by one, many at once, or anew from another model."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Literal
 
@@ -11,6 +12,7 @@ from app.gallery.bulk import BulkEnrolled, NewPerson
 from app.gallery.errors import ConflictError
 from app.gallery.exchange import CropsOf
 from app.gallery.live import LiveGallery
+from app.gallery.registry import settle
 from app.gallery.search import Search
 from app.gallery.types import Duplicate, Enrolled, Gallery, NewFace, Vectors
 from app.gallery.writes import Change, Keyed
@@ -100,12 +102,15 @@ class Enrollment(Search):
         self, gallery_id: str, contract: str, embed: Callable[[Sequence[str], CropsOf], Vectors]
     ) -> Gallery:
         """Every face gets the embedding that `embed` has for its id, by the model of `contract`, in one
-        write; until it is complete, the old ones answer. Searches on the way are done again."""
+        write. Until it is committed, the old ones answer; searches on the way are done again."""
         live = self._find(gallery_id)
-        with live.writer, live.changing_model():
-            gallery = self._write(live, lambda tx: exchange.exchange(tx, live.gallery, contract, embed), None)
+        with live.writer, ExitStack() as stack, self._writing(live) as tx:
+            change = exchange.exchange(tx, live.gallery, contract, embed)
+            settle(tx, change.result, None, *change.events)
+            stack.enter_context(live.changing_model(tx, change.gallery))
+            # committed: at the end of this block the new index takes over
         self._maintenance.scrub()
-        return gallery
+        return change.result
 
     def known_faces(self, gallery_id: str, face_ids: Sequence[str]) -> set[str]:
         """Those of the ids that faces of this gallery have."""

@@ -49,6 +49,4 @@ def exchange(
     store.set_gallery(tx, replace(gallery, contract=contract), dimension=vectors.shape[1])
     changed = store.touch_gallery(tx, gallery.id)
     details = {"old": gallery.contract, "new": contract, "faces": len(faces)}
-    return Change(
-        changed, changed, rebuild=True, events=(Event("gallery.reembed", gallery.id, None, details),)
-    )
+    return Change(changed, changed, events=(Event("gallery.reembed", gallery.id, None, details),))

@@ -67,11 +67,27 @@ class LiveGallery:
         return CHANGING if self._changing else self.gallery.contract
 
     @contextmanager
-    def changing_model(self) -> Iterator[None]:
-        """While this lasts, what index and database say may not fit together. The caller holds `writer`."""
+    def changing_model(self, tx: Connection, gallery: Gallery) -> Iterator[None]:
+        """Another model's embeddings, which `tx` has written, take over: their index is built here, while the
+        old one answers, and takes its place at the end of the block, in which the caller commits. In the
+        block, what index and database say does not fit together. The caller holds `writer`."""
+        wanted = entries.keys(tx, gallery)
+        dimension = store.dimension_of(tx, gallery.id)
+        fresh = new_index(dimension) if dimension is not None else None
+        for start in range(0, len(wanted), entries.CHUNK):
+            assert fresh is not None
+            fresh.add(*entries.some(tx, gallery, wanted[start : start + entries.CHUNK]))
         self._changing = True
         try:
             yield
+            with self._lock.writing():
+                self.gallery, self._index, self._journal = gallery, fresh, None
+                self.changed_at = time.monotonic()
+            self._folder.drop()
+            self._saved_revision = None
+        except BaseException:
+            self.stale = True
+            raise
         finally:
             self._changing = False
 

@@ -76,8 +76,9 @@ class People(Registry):
     ) -> DeleteReceipt:
         """Remove the identity and its faces from the database, the index, the snapshot and the log."""
         live = self._find(gallery_id)
-        receipt = self._write(live, lambda tx: writes.delete_identity(tx, gallery_id, identity_id), keyed)
-        return replace(receipt, scrubbed=self._maintenance.scrub() if receipt.faces else True)
+        with live.writer:  # searches give way until the log is empty too
+            receipt = self._write(live, lambda tx: writes.delete_identity(tx, gallery_id, identity_id), keyed)
+            return replace(receipt, scrubbed=self._maintenance.scrub() if receipt.faces else True)
 
     def merge_identities(
         self, gallery_id: str, into: str, source: str, *, keyed: Keyed[Identity] | None = None
@@ -122,10 +123,11 @@ class People(Registry):
     ) -> DeleteReceipt:
         """Remove one face; its identity stays."""
         live = self._find(gallery_id)
-        receipt = self._write(
-            live, lambda tx: writes.delete_face(tx, gallery_id, identity_id, face_id), keyed
-        )
-        return replace(receipt, scrubbed=self._maintenance.scrub())
+        with live.writer:  # searches give way until the log is empty too
+            receipt = self._write(
+                live, lambda tx: writes.delete_face(tx, gallery_id, identity_id, face_id), keyed
+            )
+            return replace(receipt, scrubbed=self._maintenance.scrub())
 
 
 def _kept(crop: bytes | None) -> bytes:

@@ -29,7 +29,8 @@ PAUSE_S = 0.002
 
 class WatchLog:
     """A thread that writes what was identified, once a second. A process that is killed loses the entries of
-    the last second; `close` loses nothing."""
+    the last second; `close` loses nothing. The disk is waited for once they are written, so that no write to
+    a gallery waits with it, and only then the head is noted: it is never ahead of the log."""
 
     def __init__(self, database: Database, folder: Path, level: AuditLevel) -> None:
         database.engine.update_execution_options(sphereid_audit=level != "off")
@@ -113,7 +114,7 @@ class WatchLog:
                 while done < len(events):
                     if done:
                         time.sleep(PAUSE_S)
-                    with self._database.writing() as tx:
+                    with self._database.writing(synced=False) as tx:
                         audit.record(tx, events[done : done + BATCH])
                     done += BATCH
             except BaseException:
@@ -126,6 +127,7 @@ class WatchLog:
         head = audit.head_of(self._database)
         if head == self._noted or not head.number:
             return
+        self._database.sync()
         noted = audit.noted_head(self._folder)
         if noted is not None and not audit.holds(self._database, noted):
             if self._noted != noted:
