@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from app.cli.console import DONE, FAILED, NOT_ALL, AsJson, GalleryName, err, fail, note, table
+from app.cli.console import DONE, FAILED, NOT_ALL, AsJson, GalleryName, err, fail, note, plural, table
 from app.cli.images import Gate, Largest, MinFace, MinScore
 from app.cli.session import gallery, session
 from app.progress import Meter, Report
@@ -134,8 +134,8 @@ def _photographs(
         if len(left) > 20:
             note(f"and {len(left) - 20} more: --report left-out.csv lists all of them")
     note(
-        f"{summary['enrolled']} faces enrolled in {gallery_id}, {summary['present']} were there already, "
-        f"{summary['left_out']} files left out"
+        f"{plural(summary['enrolled'], 'face')} enrolled in {gallery_id}, {summary['present']} there "
+        f"already, {plural(summary['left_out'], 'file')} left out"
         + (f", {summary['resembling']} resemble another identity" if summary["resembling"] else "")
     )
     return summary
@@ -151,8 +151,9 @@ def _restore(source: Path, gallery_id: str, create: bool) -> dict[str, Any]:
         with bar("Importing", "rows") as show:
             done = portable.restore(service, gallery_id, source, Meter("import", None, show).update)
     note(
-        f"{done.enrolled} faces of {done.identities} new identities enrolled in {gallery_id}, "
-        f"{done.present} were there already" + ("" if known else "; the gallery was made with its rules")
+        f"{plural(done.enrolled, 'face')} of {plural(done.identities, 'new identity', 'new identities')} "
+        f"enrolled in {gallery_id}, {done.present} there already"
+        + ("" if known else "; the gallery was made with its rules")
     )
     return {"enrolled": done.enrolled, "identities": done.identities, "present": done.present}
 
@@ -197,7 +198,8 @@ def export_gallery(
         raise ValueError(f"{target} exists; --force replaces it")
     with gallery() as service, bar("Exporting", "faces") as show:
         written = portable.export(service, gallery_id, target, Meter("export", None, show).update)
-    note(f"{written.faces} faces of {written.identities} identities in {target}")
+    people = plural(written.identities, "identity", "identities")
+    note(f"{plural(written.faces, 'face')} of {people} in {target}")
 
 
 def evaluate_gallery(
@@ -294,7 +296,8 @@ def percent(rate: dict[str, float] | None) -> str:
 
 def _show_evaluation(found: dict[str, Any]) -> None:
     note(
-        f"{found['faces']} faces of {found['identities']} identities; {found['mated_probes']} mated and "
+        f"{plural(found['faces'], 'face')} of {plural(found['identities'], 'identity', 'identities')}; "
+        f"{found['mated_probes']} mated and "
         f"{found['non_mated_probes']} non-mated probes; rank one {percent(found['rank_one'])}"
     )
     suggested = found["suggested"]

@@ -47,6 +47,11 @@ def note(message: str) -> None:
     err.print(_plain(message), soft_wrap=True, highlight=False)
 
 
+def plural(count: int, one: str, many: str = "") -> str:
+    """`1 face`, `2 faces`. many: where it is not `one` and an s."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
 def expand(paths: Iterable[str]) -> list[Path]:
     """The image files that the arguments name, in their order, each once.
 

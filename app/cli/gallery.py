@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel
 
-from app.cli.console import AsJson, GalleryName, note, table
+from app.cli.console import AsJson, GalleryName, note, plural, table
 from app.settings import Settings
 
 galleries = typer.Typer(
@@ -117,10 +117,15 @@ def delete_gallery(gallery_id: Annotated[str, typer.Argument(metavar="ID")], yes
         found = service.get_gallery(gallery_id)
         if not yes:
             typer.confirm(
-                f"Delete {found.id} with {found.identities} identities and {found.faces} faces?", abort=True
+                f"Delete {found.id} with {plural(found.identities, 'identity', 'identities')} and "
+                f"{plural(found.faces, 'face')}?",
+                abort=True,
             )
         receipt = service.delete_gallery(gallery_id)
-    note(f"deleted the gallery {gallery_id}: {receipt.identities} identities, {receipt.faces} faces")
+    note(
+        f"deleted the gallery {gallery_id}: {plural(receipt.identities, 'identity', 'identities')}, "
+        f"{plural(receipt.faces, 'face')}"
+    )
 
 
 @identities.command("list")
@@ -163,10 +168,12 @@ def delete_identity(
         found = [service.get_identity(gallery_id, each) for each in ids]  # all or none: a typo deletes nobody
         faces = sum(each.faces for each in found)
         if not yes:
-            typer.confirm(f"Delete {', '.join(ids)} with {faces} faces from {gallery_id}?", abort=True)
+            named = ", ".join(ids)
+            typer.confirm(f"Delete {named} with {plural(faces, 'face')} from {gallery_id}?", abort=True)
         for each in found:
             service.delete_identity(gallery_id, each.id)
-    note(f"deleted {len(found)} identities and {faces} faces from {gallery_id}")
+    people = plural(len(found), "identity", "identities")
+    note(f"deleted {people} and {plural(faces, 'face')} from {gallery_id}")
 
 
 @identities.command("merge")
@@ -191,10 +198,12 @@ def merge_identities(
         faces = sum(each.faces for each in found)
         if not yes:
             named = ", ".join(each.id for each in found)
-            typer.confirm(f"Give {faces} faces of {named} to {kept.id} ({kept.faces} faces)?", abort=True)
+            given, had = plural(faces, "face"), plural(kept.faces, "face")
+            typer.confirm(f"Give {given} of {named} to {kept.id}, who has {had}?", abort=True)
         for each in found:
             kept = service.merge_identities(gallery_id, kept.id, each.id)
-    note(f"{kept.id} has {kept.faces} faces now, {faces} of them from {len(found)} merged identities")
+    merged = plural(len(found), "merged identity", "merged identities")
+    note(f"{kept.id} has {plural(kept.faces, 'face')} now, {faces} of them from {merged}")
 
 
 def _lines(items: Sequence[BaseModel]) -> None:

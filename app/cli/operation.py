@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.console import err, note
+from app.cli.console import err, note, plural
 from app.cli.session import actor
 from app.settings import Settings
 
@@ -55,4 +55,5 @@ def restore(
         galleries = service.list_galleries(limit=500).items
         service.close()
     faces = sum(each.faces for each in galleries)
-    note(f"restored {len(galleries)} galleries with {faces} faces from {file}")
+    restored = plural(len(galleries), "gallery", "galleries")
+    note(f"restored {restored} with {plural(faces, 'face')} from {file}")

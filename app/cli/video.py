@@ -14,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from app.cli.console import DONE, FAILED, AsJson, GalleryName, err, fail, note, table
+from app.cli.console import DONE, FAILED, AsJson, GalleryName, err, fail, note, plural, table
 from app.cli.images import MinFace, MinScore
 from app.cli.session import session
 
@@ -114,7 +114,7 @@ def video(
     if result.truncated:
         note("the file breaks off before its end; this is about the part that could be read")
     if result.unknowns:
-        note(f"{result.unknowns} unknown faces went into the inbox of the gallery {gallery!r}")
+        note(f"{plural(result.unknowns, 'unknown face')} went into the inbox of the gallery {gallery!r}")
     if as_json:
         typer.echo(json.dumps(json.loads((folder / "tracks.json").read_text(encoding="utf-8"))))
     else:
@@ -127,8 +127,9 @@ def video(
             ],
         )
         spent = sum(result.seconds.values())
+        rate = result.frames / max(spent, 1e-6)
         note(
-            f"{result.frames} frames in {spent:.1f} s ({result.frames / max(spent, 1e-6):.1f} a second); "
+            f"{plural(result.frames, 'frame')} in {spent:.1f} s ({rate:.1f} a second); "
             f"results in {folder}" + (f", video in {out}" if out is not None else "")
         )
     raise typer.Exit(DONE)

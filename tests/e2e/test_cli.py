@@ -221,7 +221,7 @@ def test_snapshot_and_restore(workplace: Path, tmp_path: Path, sphereid: Callabl
     broken = sphereid("restore", "pictures/a.jpg", "--replace")
     assert (broken.returncode, "no snapshot" in broken.stderr) == (2, True), broken.stderr
     restored = sphereid("restore", str(file), "--replace")
-    assert "restored 1 galleries with 1 faces" in restored.stderr
+    assert "restored 1 gallery with 1 face from" in restored.stderr
     assert [line["id"] for line in lines(sphereid("identities", "list", "--json"))] == ["ada"]
 
 
