@@ -80,10 +80,13 @@ def test_frozen_norms_keep_their_statistics_and_learn_their_weights(
     assert any(bool((bias != 0).any()) for bias in biases)
 
 
-def test_two_processes_do_what_one_does(small_config: Make, tmp_path: Path) -> None:
-    """Same global batch, no batch norm, whose statistics are each process's own."""
+@pytest.mark.parametrize("sample_rate", [1.0, 0.7])
+def test_two_processes_do_what_one_does(small_config: Make, tmp_path: Path, sample_rate: float) -> None:
+    """Same global batch, no batch norm, whose statistics are each process's own; and the same sampled
+    classes, those of either's half of the batch among them."""
     values = to_dict(
         small_config(
+            head={"options": {"s": 16, "m": 0.1, "sample_rate": sample_rate}},
             backbone={"batch_norm": False},
             distill={"relation": 0.0},
             augment={
