@@ -14,8 +14,9 @@ from typing import TypeVar
 import numpy as np
 import onnxruntime as ort
 
-from app.pipeline.detect.boxes import Indices, cells_to_boxes, nms, regress, square
+from app.pipeline.detect.boxes import Indices, cells_to_boxes, regress, square
 from app.pipeline.detect.pyramid import AreaSampler, level_tiles, pyramid_scales
+from app.pipeline.detect.suppression import nms
 from app.pipeline.detect.weights import Net
 from app.pipeline.types import FloatArray
 

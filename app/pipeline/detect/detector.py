@@ -7,10 +7,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from app.pipeline.detect.boxes import CELL, nms
+from app.pipeline.detect.boxes import CELL
 from app.pipeline.detect.cascade import Cascade, Detections
 from app.pipeline.detect.graphs import load_graphs
 from app.pipeline.detect.pyramid import AreaSampler
+from app.pipeline.detect.suppression import nms
 from app.pipeline.types import Face, RGBImage
 
 _FINEST_FACE = 32

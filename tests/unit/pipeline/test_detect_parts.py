@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from app.pipeline.detect import DetectorConfig, MtcnnDetector, graphs, weights
-from app.pipeline.detect.boxes import cells_to_boxes, nms, regress
+from app.pipeline.detect import DetectorConfig, MtcnnDetector, graphs, suppression, weights
+from app.pipeline.detect.boxes import cells_to_boxes, regress
 from app.pipeline.detect.pyramid import AreaSampler, Bins, level_tiles, pyramid_scales
+from app.pipeline.detect.suppression import nms
 from app.pipeline.errors import ModelError
 from tests.golden import mtcnn_reference as reference
 
@@ -35,6 +36,29 @@ def test_nms_is_the_greedy_one(seed: int, count: int, threshold: float, overlap:
     boxes, scores = random_boxes(seed, count)
     kept = nms(boxes, scores, threshold, overlap=overlap)  # type: ignore[arg-type]
     assert kept.tolist() == reference.suppress(boxes.astype(np.float64), scores, threshold, overlap)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    count=st.integers(1, 150),
+    stretch=st.sampled_from([1, 8]),
+    threshold=st.sampled_from([0.3, 0.5, 0.7]),
+)
+def test_nms_of_many_boxes_is_the_greedy_one(seed: int, count: int, stretch: int, threshold: float) -> None:
+    """Boxes of many sizes and shapes, some of them the same."""
+    boxes, scores = random_boxes(seed, count)
+    rng = np.random.default_rng(seed)
+    boxes[:, 2:] += rng.uniform(0, 40 * (stretch - 1), (count, 1)).astype(np.float32)
+    boxes -= 20
+    boxes[rng.random(count) < 0.1] = boxes[0]
+    groups = rng.integers(0, 3, count)
+    few, many = (
+        rule(boxes, scores, threshold, groups) for rule in (suppression._nms_few, suppression._nms_many)
+    )
+    assert many.tolist() == few.tolist()
+    alone = suppression._nms_many(boxes, scores, threshold, np.zeros(count, np.int64))
+    assert alone.tolist() == reference.suppress(boxes.astype(np.float64), scores, threshold, "union")
 
 
 def test_nms_by_group_is_nms_of_each_group() -> None:
