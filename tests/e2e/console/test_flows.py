@@ -263,6 +263,42 @@ def test_a_folder_is_enrolled_by_its_folders(
     }
 
 
+def test_a_folder_is_dropped(
+    open_page: Opener, api: httpx.Client, gallery: str, pictures: Pictures, tmp_path: Path
+) -> None:
+    (tmp_path / "people" / "Ada Lovelace").mkdir(parents=True)
+    (tmp_path / "people" / "Ada Lovelace" / "1.jpg").write_bytes(pictures.closer.read_bytes())
+    page = open_page(f"/#/gallery/{gallery}/enroll")
+    target = page.locator(".drop").bounding_box()
+    assert target is not None
+    browser = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        data = {"items": [], "files": [str(tmp_path / "people")], "dragOperationsMask": 1}
+        spot = {"x": target["x"] + 40, "y": target["y"] + 40}
+        browser.send("Input.dispatchDragEvent", {"type": kind, "data": data, **spot})
+    expect(page.locator("#enroll-summary")).to_have_text("1 picture ready")
+    page.get_by_role("button", name="Enroll", exact=True).click()
+    expect(page.locator("#enroll-summary")).to_have_text("1 of 1 picture enrolled")
+    (known,) = api.get(f"/v1/galleries/{gallery}/identities").json()["items"]
+    assert (known["id"], known["name"], known["faces"]) == ("ada-lovelace", "Ada Lovelace", 1)
+
+
+def test_kept_pictures_are_shown(
+    open_page: Opener, api: httpx.Client, gallery: str, pictures: Pictures
+) -> None:
+    enroll(api, gallery, "early", "Early", pictures.closer)  # before the gallery keeps any
+    api.patch(f"/v1/galleries/{gallery}", json={"keep_crops": True}).raise_for_status()
+    enroll(api, gallery, "eileen", "Eileen Collins", pictures.tilted)
+    page = open_page(f"/#/gallery/{gallery}/people")
+    there = "(image) => image.naturalWidth > 50"
+    portrait = page.locator(".people li", has_text="Eileen Collins").locator("img")
+    page.wait_for_function(there, arg=portrait.element_handle())
+    expect(page.locator(".people li", has_text="Early").locator(".avatar")).to_have_text("E")
+    page.locator(".people a", has_text="Eileen Collins").click()
+    face = page.get_by_role("img", name="Face Eileen_Collins_0002.png")
+    page.wait_for_function(there, arg=face.element_handle())
+
+
 def test_the_system_page_tells_what_runs(open_page: Opener, api: httpx.Client) -> None:
     model = api.get("/v1/models").json()["models"][0]
     page = open_page("/#/system")

@@ -90,3 +90,25 @@ def test_two_identities_become_one(
     expect(page.locator("tbody tr")).to_have_count(2)
     (left,) = api.get(f"/v1/galleries/{gallery}/identities").json()["items"]
     assert (left["id"], left["faces"]) == ("eileen", 2)
+
+
+def test_long_names_stay_on_a_phone(
+    open_page: Opener, api: httpx.Client, gallery: str, pictures: Pictures
+) -> None:
+    name = "Dr. Annegret Schmidt-Wolkenstein von und zu Hohenzollern-Sigmaringen"
+    enroll(api, gallery, "a" * 64, name, pictures.closer)
+    fixed = {"policy": {"type": "cosine", "value": 1.0}}
+    api.patch(f"/v1/galleries/{gallery}", json=fixed).raise_for_status()
+    api.patch(f"/v1/galleries/{gallery}/unknowns", json={"keep": True}).raise_for_status()
+    identify(api, gallery, pictures)
+    page = open_page(f"/#/gallery/{gallery}/people", viewport={"width": 390, "height": 844})
+    wide = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    expect(page.locator(".people li")).to_contain_text("Dr. Annegret")
+    assert page.evaluate(wide) == 0
+    page.get_by_role("link", name="Unknowns", exact=True).click()
+    expect(page.get_by_role("button", name="It is Dr. Annegret").first).to_be_visible()
+    assert page.evaluate(wide) == 0
+    page.goto(f"/#/gallery/{gallery}/people/{'a' * 64}")
+    expect(page.get_by_role("heading", name=name)).to_be_visible()
+    expect(page.get_by_role("cell", name=pictures.closer.name).first).to_be_visible()
+    assert page.evaluate(wide) == 0

@@ -40,6 +40,10 @@ def test_from_a_file_to_a_named_video(
     lane.locator(".track-span").click()
     expect(video).to_have_js_property("paused", False)
     assert video.evaluate("(video) => video.currentTime") >= start
+    video.evaluate("(video) => { video.pause(); video.currentTime = 0; }")
+    lane.get_by_role("button", name="Eileen", exact=True).click()
+    expect(video).to_have_js_property("paused", False)
+    assert video.evaluate("(video) => video.currentTime") >= start
     expect(lane.locator(".track-now")).to_be_visible()
 
     with page.expect_download() as download:

@@ -9,6 +9,12 @@ const when = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "sh
 export const similarity = (value) => (value === null || value === undefined ? "–" : three.format(value).replace("-", "−"));
 export const decimal = (value) => two.format(value).replace("-", "−");
 export const count = (value) => whole.format(value);
+/** A measured figure: four digits that count, very small ones as a power of ten. */
+export function figure(value) {
+  if (value === 0 || Math.abs(value) >= 1e-4) return Number(value.toPrecision(4)).toString();
+  return value.toExponential(1).replace(/e-(\d+)/, (_, power) => ` × 10⁻${Array.from(power, (digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]).join("")}`);
+}
+
 export const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
 
 export function percent(share) {
@@ -42,6 +48,8 @@ export function date(iso) {
   const at = new Date(iso);
   return Number.isNaN(at.getTime()) ? String(iso) : when.format(at);
 }
+
+export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 export function shorten(text, most = 28) {
   const letters = Array.from(text);

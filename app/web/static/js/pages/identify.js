@@ -25,7 +25,7 @@ async function show(root, { signal }) {
 
   const picker = galleryPicker({ signal, onchange: () => file && gallery() !== searched && run() });
   const options = optionsForm(() => file && run());
-  const left = h("div", { class: "stack" });
+  const left = h("div", { class: "stack stays" });
   const right = h("section", { class: "stack", "aria-label": "Faces" });
   const summary = h("p", { class: "summary", role: "status" });
 

@@ -6,7 +6,7 @@ import { icon } from "../icons.js";
 import { activeModel, quantilesOf } from "../models.js";
 import { parse, quantile, total } from "../prometheus.js";
 import { gallery, readGallery } from "../state.js";
-import { count, milliseconds, plural, similarity } from "../text.js";
+import { count, figure, milliseconds, plural, similarity } from "../text.js";
 import { calibrationChart } from "../ui/chart.js";
 import { head } from "../ui/head.js";
 import { badge } from "../ui/meter.js";
@@ -19,12 +19,13 @@ async function show(root, { signal }) {
   const model = h("section", { class: "card", "aria-label": "Model" }, loading());
   const curve = h("section", { class: "card", "aria-label": "Calibration" }, loading());
   const card = h("div");
+  const figures = h("div");
   const settings = h("div");
   const traffic = h("section", { class: "card", "aria-label": "Traffic" }, loading());
   const stages = h("section", { class: "card", "aria-label": "Stages and decisions" });
   const refresh = h("button", { class: "button", type: "button", onclick: () => look() }, icon("refresh"), "Refresh");
   swap(root, head("System", "What runs here, and how it is doing.", refresh), health,
-    h("div", { class: "halves" }, h("div", { class: "stack" }, model, card), curve), h("div", { class: "halves" }, traffic, stages), settings, about());
+    h("div", { class: "halves" }, model, curve), figures, card, h("div", { class: "halves" }, traffic, stages), settings, about());
 
   async function look() {
     await Promise.all([
@@ -34,6 +35,7 @@ async function show(root, { signal }) {
   }
   const models = activeModel(signal).then(async ({ list, model: active }) => {
     drawModel(model, list, active);
+    drawFigures(figures, active);
     await Promise.all([drawCurve(curve, active, signal), drawCard(card, active, signal)]);
   });
   await Promise.all([models, look(), drawSettings(settings, signal)]);
@@ -85,12 +87,18 @@ function drawModel(place, list, active) {
       h("dt", {}, "Alignment"), h("dd", {}, active.template),
       h("dt", {}, "Training data"), h("dd", {}, active.training_data),
       h("dt", {}, "License"), h("dd", {}, active.license)),
-    active.metrics.length ? [h("h3", {}, "Measured"), h("div", { class: "scroll-x", tabindex: 0, role: "region", "aria-label": "Measured figures" }, h("table", {},
+    others.length ? h("p", { class: "small muted" }, `Also in the models folder: ${others.map((each) => each.name).join(", ")}`) : null);
+}
+
+/** What the manifest says was measured, each figure with the command that gives it. */
+function drawFigures(place, active) {
+  if (!active?.metrics.length) return;
+  swap(place, h("details", { class: "card" }, h("summary", {}, `Measured (${plural(active.metrics.length, "figure")}, each with its command)`),
+    h("div", { class: "scroll-x", tabindex: 0, role: "region", "aria-label": "Measured figures" }, h("table", { class: "figures" },
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Figure"), h("th", { scope: "col", class: "right" }, "Value"), h("th", { scope: "col" }, "Command"))),
       h("tbody", {}, active.metrics.map((metric) => h("tr", {},
-        h("td", {}, metric.name), h("td", { class: "right" }, typeof metric.value === "number" ? Number(metric.value.toPrecision(5)) : String(metric.value)),
-        h("td", {}, h("code", {}, metric.command)))))))] : h("p", { class: "muted" }, "The manifest names no measured figure."),
-    others.length ? h("p", { class: "small muted" }, `Also in the models folder: ${others.map((each) => each.name).join(", ")}`) : null);
+        h("td", {}, metric.name), h("td", { class: "right" }, typeof metric.value === "number" ? figure(metric.value) : String(metric.value)),
+        h("td", {}, h("code", {}, metric.command)))))))));
 }
 
 async function drawCurve(place, active, signal) {
@@ -151,7 +159,7 @@ async function drawMetrics(traffic, stages, signal) {
   swap(traffic, h("h2", {}, "Traffic since the start"), routes.length
     ? h("div", { class: "scroll-x", tabindex: 0, role: "region", "aria-label": "Requests by route" }, h("table", {},
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Route"), ["Requests", "5xx", "Median", "95 %"].map((n) => h("th", { scope: "col", class: "right" }, n)))),
-      h("tbody", {}, routes.map((r) => h("tr", {}, h("td", {}, h("code", {}, r.route)), h("td", { class: "right" }, count(r.requests)),
+      h("tbody", {}, routes.map((r) => h("tr", {}, h("td", {}, h("code", { class: "path" }, r.route.split(/(?=\/)/).map((step) => [h("wbr"), step]))), h("td", { class: "right" }, count(r.requests)),
         h("td", { class: "right" }, count(r.errors)), h("td", { class: "right nowrap" }, ms(r.p50)), h("td", { class: "right nowrap" }, ms(r.p95)))))))
     : h("p", { class: "muted" }, "No request yet."));
 

@@ -4,7 +4,7 @@ import { h, swap } from "../dom.js";
 import { resolve } from "../enrolling.js";
 import { icon } from "../icons.js";
 import { gallery } from "../state.js";
-import { called, date, plural, policy, similarity } from "../text.js";
+import { called, date, plural, policy, shorten, similarity } from "../text.js";
 import { ask, check, field } from "../ui/dialog.js";
 import { head } from "../ui/head.js";
 import { Pictures } from "../ui/pictures.js";
@@ -76,8 +76,8 @@ async function show(root, { signal }) {
       h("button", { class: "button", type: "button", "aria-label": `Discard ${title}`, onclick: () => act(discard) }, icon("trash"), "Discard"));
     if (near) {
       buttons.push(h("button", {
-        class: "button quiet", type: "button", onclick: () => act((faces) => join(faces, near.identity.id)),
-      }, icon("plus"), `It is ${called(near.identity)}`));
+        class: "button quiet", type: "button", title: called(near.identity), onclick: () => act((faces) => join(faces, near.identity.id)),
+      }, icon("plus"), `It is ${shorten(called(near.identity))}`));
     }
     const form = h("form", { class: "row", onsubmit: (event) => {
       event.preventDefault();
@@ -88,7 +88,7 @@ async function show(root, { signal }) {
         pictures.of(`${at.unknowns(gallery())}/${face.id}/picture`, `Face ${place + 1} of ${title}`), boxes[place])),
       cluster.faces.length > SHOWN ? h("span", { class: "muted small" }, `and ${cluster.faces.length - SHOWN} more`) : null),
       h("p", { class: "small muted" }, plural(cluster.faces.length, "face"), " · ",
-        cluster.first_seen_at === cluster.last_seen_at ? date(cluster.first_seen_at) : `${date(cluster.first_seen_at)} to ${date(cluster.last_seen_at)}`,
+        [...new Set([date(cluster.first_seen_at), date(cluster.last_seen_at)])].join(" to "),
         sources(cluster), near ? ` · nearest is ${called(near.identity)} at ${similarity(near.similarity)}` : ""),
       form, wrong);
   }

@@ -1,6 +1,6 @@
 // How a job stands.
 import { h } from "../dom.js";
-import { clock, count } from "../text.js";
+import { clock, count, sentence } from "../text.js";
 import { badge } from "./meter.js";
 
 const KINDS = { queued: "unknown", running: "busy", succeeded: "match", failed: "rejected", canceled: "unknown" };
@@ -10,7 +10,6 @@ const STAGES = { analyze: "Looking for faces", render: "Drawing the video", impo
 const NAMES = { video: "video", import: "import", export: "export", evaluation: "evaluation", reembed: "re-embedding", reembedding: "re-embedding" };
 
 const words = (code) => code.replaceAll(/[_-]+/g, " ");
-const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 /** The kind of a job in words, also of one that the console does not know. */
 export const kindOf = (job) => NAMES[job.kind] ?? words(job.kind);

@@ -19,14 +19,14 @@ export class Pictures {
 
   /** An <img> of what is at `path`. missing: gets the image when there is nothing. */
   of(path, alt, missing = () => {}) {
-    const image = h("img", { alt, width: 96, height: 96 });
-    this.waiting.set(image, { path, missing });
+    const image = h("img", { alt: "", width: 96, height: 96 }); // with a text it would look broken until it is there
+    this.waiting.set(image, { path, alt, missing });
     this.sight.observe(image);
     return image;
   }
 
   load(image) {
-    const { path, missing } = this.waiting.get(image);
+    const { path, alt, missing } = this.waiting.get(image);
     this.waiting.delete(image);
     this.sight.unobserve(image);
     if (!this.known.has(path)) {
@@ -35,6 +35,7 @@ export class Pictures {
     }
     this.known.get(path).then((source) => {
       image.src = source;
+      image.alt = alt;
     }, () => missing(image));
   }
 }

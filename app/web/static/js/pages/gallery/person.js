@@ -8,6 +8,7 @@ import { go, link } from "../../router.js";
 import { called, date, decimal, plural, rejection, similarity } from "../../text.js";
 import { ask, field, tell } from "../../ui/dialog.js";
 import { cameraButton, chooser, droppable } from "../../ui/drop.js";
+import { backTo } from "../../ui/head.js";
 import { badge } from "../../ui/meter.js";
 import { Pictures } from "../../ui/pictures.js";
 import { empty, problem } from "../../ui/problem.js";
@@ -17,6 +18,7 @@ import { avatar } from "./people.js";
 export async function personPart(root, { gallery, identity: id, refresh, signal }) {
   const top = h("div", { class: "card" });
   const faces = h("div");
+  const back = backTo("All people", "gallery", gallery.id, "people");
   const pictures = new Pictures(signal);
   const results = h("ul", { class: "files", "aria-label": "Pictures sent", "aria-live": "polite" });
 
@@ -167,7 +169,7 @@ export async function personPart(root, { gallery, identity: id, refresh, signal 
   }
 
   swap(root,
-    h("div", {}, h("a", { class: "button quiet", href: link("gallery", gallery.id, "people") }, icon("back"), "All people")),
+    back,
     top,
     h("section", { class: "card", "aria-label": "Faces of the identity" }, h("h2", {}, "Faces"), faces,
       droppable(h("div", { class: "drop compact" }, h("span", { class: "muted" }, "Drop pictures of this person, one face each"),
@@ -177,7 +179,7 @@ export async function personPart(root, { gallery, identity: id, refresh, signal 
     await load();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    swap(root, h("div", {}, h("a", { class: "button quiet", href: link("gallery", gallery.id, "people") }, icon("back"), "All people")), problem(error));
+    swap(root, back, problem(error));
   }
 }
 

@@ -6,7 +6,7 @@ import { events } from "../../jobs.js";
 import { go, link } from "../../router.js";
 import { called, count, date, plural, similarity } from "../../text.js";
 import { ask } from "../../ui/dialog.js";
-import { head } from "../../ui/head.js";
+import { backTo, head } from "../../ui/head.js";
 import { badge } from "../../ui/meter.js";
 import { empty, notice, problem } from "../../ui/problem.js";
 import { toast } from "../../ui/toast.js";
@@ -21,7 +21,7 @@ export const titleOf = (monitor) => monitor.name || monitor.id;
 export const stateBadge = (monitor) => badge(KINDS[monitor.state] ?? "", monitor.state);
 
 export async function showMonitor(root, id, signal) {
-  const back = h("div", {}, h("a", { class: "button quiet", href: link("monitors") }, icon("back"), "All monitors"));
+  const back = backTo("All monitors", "monitors");
   swap(root, head("Monitors"), back);
   const monitor = await call("GET", at(id), { signal });
   const state = h("div", { class: "card" });

@@ -5,8 +5,8 @@ import { icon } from "../../icons.js";
 import { FINAL, fetchResult, jobAt, resultAt, save, watch } from "../../jobs.js";
 import { go, link } from "../../router.js";
 import { key } from "../../session.js";
-import { bytes, clock, plural } from "../../text.js";
-import { head } from "../../ui/head.js";
+import { bytes, clock, decimal, plural } from "../../text.js";
+import { backTo, head } from "../../ui/head.js";
 import { jobBadge, jobProgress } from "../../ui/job.js";
 import { notice, problem } from "../../ui/problem.js";
 import { endJob } from "../jobs.js";
@@ -19,7 +19,7 @@ export async function showVideo(root, id, signal) {
   const state = h("div", { class: "row" });
   const progress = h("div", { role: "status" });
   const result = h("div", { class: "stack" });
-  const back = h("div", {}, h("a", { class: "button quiet", href: link("video") }, icon("back"), "All videos"));
+  const back = backTo("All videos", "video");
   swap(root, head("Video"), back);
   const job = await call("GET", jobAt(id), { signal });
   const tools = h("div", { class: "row" });
@@ -27,7 +27,7 @@ export async function showVideo(root, id, signal) {
 
   let ending = null;
   const draw = (now) => {
-    swap(state, jobBadge(now), h("span", { class: "muted small" }, `gallery ${now.params.gallery} · ${now.params.mode === "tracks" ? "tracks" : "per frame"}`));
+    swap(state, jobBadge(now), h("span", { class: "muted small" }, `gallery ${now.params.gallery} · ${now.params.mode === "tracks" ? "tracks" : "per frame"}${speed(now)}`));
     swap(progress, jobProgress(now) ?? (now.error ? problem({ ...now.error, title: "The analysis failed", message: "The analysis failed" }) : null));
     progress.hidden = !progress.childElementCount;
     const over = FINAL.has(now.state);
@@ -51,15 +51,23 @@ export async function showVideo(root, id, signal) {
   });
 }
 
+/** How fast the frames were looked at, drawing them left out. */
+function speed(job) {
+  const { frames, seconds } = job.result;
+  if (!frames || !seconds) return "";
+  return ` · ${decimal(frames / (seconds.analyze + seconds.decide))} frames a second`;
+}
+
 async function showResult(root, job, signal) {
   const tracks = await call("GET", resultAt(job.id, "tracks"), { signal });
   const made = new Set(job.result.artifacts);
   const video = h("video", { controls: true, playsInline: true, preload: "metadata", "aria-label": `Annotated video ${job.name}` });
   const place = h("div", { class: "player" });
-  const lanes = timeline(tracks, (seconds) => {
+  const jump = (seconds) => {
     video.currentTime = seconds + 0.001;
     video.play().catch(() => {}); // refused or not loaded yet: the place is kept
-  });
+  };
+  const lanes = timeline(tracks, made.has("video") ? { jump, now: () => video.currentTime } : null);
   video.addEventListener("timeupdate", () => lanes.at(video.currentTime));
   swap(root,
     tracks.video.truncated ? notice("warn", "The file broke off before its end", h("span", {}, "What could be read was analyzed.")) : null,
