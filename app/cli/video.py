@@ -118,14 +118,11 @@ def video(
     if as_json:
         typer.echo(json.dumps(json.loads((folder / "tracks.json").read_text(encoding="utf-8"))))
     else:
-        table(
-            None,
-            ("name", "id", "seconds", "frames", "tracks", "first", "last"),
-            [
-                [p[k] for k in ("name", "id", "seconds", "frames", "tracks", "first", "last")]
-                for p in result.people
-            ],
-        )
+        columns = ("name", "id", "seconds", "frames", "tracks", "first", "last")
+        if result.people:
+            table(None, columns, [[person[column] for column in columns] for person in result.people])
+        else:
+            note(f"nobody of the gallery {gallery!r} is on screen")
         spent = sum(result.seconds.values())
         rate = result.frames / max(spent, 1e-6)
         note(
