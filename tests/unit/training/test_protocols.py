@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 import tarfile
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -20,8 +22,10 @@ from training.data.store import held_out, open_store
 from training.errors import TrainingError
 from training.evaluation import photographs
 from training.evaluation.blufr import blufr
+from training.evaluation.megaface import megaface
 from training.evaluation.photographs import describe
 from training.evaluation.streaming import Highest, trillion
+from training.evaluation.verification import clopper_pearson
 from training.evaluation.ytf import read_splits, spread_frames, video_features
 
 
@@ -82,6 +86,28 @@ def test_trillion_against_loops(total: int, block: int) -> None:
         trillion(faces, identity, [others[:1]], total=total + 5, fars=(0.1,))
     with pytest.raises(ValueError, match="no identity has two faces"):
         trillion(faces, np.arange(40), (), total=0)
+
+
+@pytest.mark.parametrize("distractors", [20_000, 80_000])
+def test_memory_does_not_grow_with_the_distractors(distractors: int) -> None:
+    rng = np.random.default_rng(2)
+    probes, identity = unit(rng.normal(size=(200, 16))), np.repeat(np.arange(100), 2)
+    clopper_pearson(1, 2)  # what it imports is not to be counted
+
+    def blocks() -> Iterator[np.ndarray]:
+        for _ in range(distractors // 2000):
+            yield unit(rng.normal(size=(2000, 16)))
+
+    for run in (
+        lambda: megaface(probes, identity, blocks(), total=distractors, far=1e-5),
+        lambda: trillion(probes, identity, blocks(), total=distractors, fars=(1e-5,)),
+    ):
+        tracemalloc.start()
+        run()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        # Scores of one block are 1.6 MB; all of them would be 16 and 64.
+        assert peak < 8e6
 
 
 def test_blufr_against_loops() -> None:
