@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GRAPH_VERSION = 3
+GRAPH_VERSION = 4
 """Part of the cache key: raise it whenever the graphs below change."""
 
 _MEAN, _SCALE = 127.5, 128.0
@@ -107,15 +107,12 @@ def build_graph(net: Net, weights: NetWeights) -> "ModelProto":
     def prelu(x: str, name: str, slope: Array) -> str:
         """PReLU from nodes that stay in ONNX Runtime's blocked layout; its own kernel is the slowest part.
 
-        With slope a ≤ 1 it is x + relu((a−1)x); for any slope a·x + (1−a)·relu(x).
+        With slope a it is x ± relu(−|1−a|·x), plus for a ≤ 1. The runtime makes a convolution of each of the
+        two products, the first with the relu in it, the second with the sum.
         """
         slope = slope.reshape(-1, 1, 1, 1)
-        if slope.max() <= 1:
-            tail = add("Relu", [channelwise(x, f"{name}_neg", slope - 1)], f"{name}_tail")
-            return add("Add", [x, tail], name)
-        positive = add("Relu", [x], f"{name}_pos")
-        parts = [channelwise(x, f"{name}_a", slope), channelwise(positive, f"{name}_b", 1 - slope)]
-        return add("Add", parts, name)
+        tail = add("Relu", [channelwise(x, f"{name}_part", -abs(1 - slope))], f"{name}_tail")
+        return add("Add", [x, channelwise(tail, f"{name}_signed", np.sign(1 - slope))], name)
 
     def channelwise(x: str, name: str, factor: Array) -> str:
         return add("Conv", [x, constant(f"{name}_w", factor)], name, group=len(factor))
