@@ -84,6 +84,7 @@ async def _running(settings: Settings, metrics: Metrics, admission: Admission) -
     from app.wiring import (
         batch_size,
         build_engine,
+        disk_of,
         gallery_jobs,
         live_streams,
         load_manifests,
@@ -124,11 +125,13 @@ async def _running(settings: Settings, metrics: Metrics, admission: Admission) -
             if (cursor := page.cursor) is None:
                 return totals
 
+    disk = disk_of(settings)
     jobs = JobRunner(
         settings.data_dir / "jobs",
-        {KIND: video_jobs(models, gallery), **gallery_jobs(models, gallery, engine.limits)},
+        {KIND: video_jobs(models, gallery, disk), **gallery_jobs(models, gallery, engine.limits, disk)},
         max_waiting=settings.queues.jobs_waiting,
         keep=timedelta(days=settings.job_days),
+        disk=disk,
     )
     await asyncio.to_thread(jobs.start)
     live = live_streams(models, gallery, engine.limits, settings)

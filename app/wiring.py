@@ -12,6 +12,7 @@ from app.settings import Settings
 if TYPE_CHECKING:  # these pull in ONNX Runtime, OpenCV and FAISS; `sphereid --help` needs none of them
     from collections.abc import Callable
 
+    from app.disk import Disk
     from app.gallery.service import GalleryService
     from app.gallery.vault import Vault
     from app.jobs.types import JobHandler
@@ -144,22 +145,29 @@ def serving(
     )
 
 
-def video_jobs(models: "Models", gallery: "GalleryService") -> "VideoJobs":
+def disk_of(settings: Settings) -> "Disk":
+    """What opens files that may hold faces: encrypted, where a key is set. Raises StorageError."""
+    from app.disk import Disk
+
+    return Disk(vault_of(settings))
+
+
+def video_jobs(models: "Models", gallery: "GalleryService", disk: "Disk") -> "VideoJobs":
     """What does the service's video jobs: beside the requests, on one core fewer than there are."""
     from app.jobs.video import VideoJobs
 
-    return VideoJobs(models, gallery, workers=max(1, (os.cpu_count() or 2) - 1))
+    return VideoJobs(models, gallery, disk, workers=max(1, (os.cpu_count() or 2) - 1))
 
 
 def gallery_jobs(
-    models: "Models", gallery: "GalleryService", limits: "DecodeLimits"
+    models: "Models", gallery: "GalleryService", limits: "DecodeLimits", disk: "Disk"
 ) -> "dict[str, JobHandler]":
     """What does the jobs on whole galleries, on as many cores as video jobs get."""
     from app.jobs import galleries, imports
 
-    others = galleries.GalleryJobs(gallery, models)
+    others = galleries.GalleryJobs(gallery, models, disk)
     return {
-        imports.KIND: imports.ImportJobs(models, gallery, limits, max(1, (os.cpu_count() or 2) - 1)),
+        imports.KIND: imports.ImportJobs(models, gallery, limits, disk, max(1, (os.cpu_count() or 2) - 1)),
         galleries.EXPORT: others,
         galleries.EVALUATION: others,
         galleries.REEMBED: others,

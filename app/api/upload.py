@@ -17,6 +17,7 @@ from starlette.requests import Request
 from app.api.body import file_name, media_type
 from app.api.problems import Problem, invalid
 from app.api.schemas import Input
+from app.disk import Disk
 
 OptionsT = TypeVar("OptionsT", bound=Input)
 _ENVELOPE: Final = 64 * 1024
@@ -41,10 +42,11 @@ async def save_upload(
     field: str,
     max_bytes: int,
     patience: float,
+    disk: Disk,
     too_large: str = "video_too_large",
 ) -> Saved:
     """Write the file in `field` to `target`. max_bytes: of the file; beyond it comes the problem `too_large`.
-    patience: seconds between two pieces.
+    patience: seconds between two pieces. disk: opens the file.
 
     Raises Problem: 400, 408, 413, 415 or 422; then `target` may hold a part of the file.
     """
@@ -57,7 +59,7 @@ async def save_upload(
     if not boundary:
         raise Problem("malformed_request", "the multipart body names no boundary")
     request.state.body_limit = max_bytes + _ENVELOPE
-    with target.open("wb") as file:
+    with disk.write(target) as file:
         form = _Form(field, file, max_bytes, too_large)
         try:
             parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]

@@ -1,7 +1,6 @@
 """What became of every file of an import: a journal while it runs, a report when it is done."""
 
 import csv
-import io
 import json
 import os
 from collections import Counter
@@ -9,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
+
+from app.disk import PLAIN, Disk
 
 Outcome = Literal["enrolled", "present", "left_out"]
 
@@ -31,8 +32,9 @@ class Journal:
     """Lines in the order in which they became true. On disk they survive the death of the process: whoever
     opens the file again goes on behind the last whole line."""
 
-    def __init__(self, path: Path | None = None) -> None:
-        """path: where the lines go; None keeps them in memory."""
+    def __init__(self, path: Path | None = None, disk: Disk = PLAIN) -> None:
+        """path: where the lines go; None keeps them in memory. disk: how they lie there."""
+        self._disk = disk
         self._memory: list[Line] = []
         self._file: IO[bytes] | None = None
         self.path = path
@@ -46,7 +48,7 @@ class Journal:
         if path.is_file():
             with path.open("rb") as old:
                 for raw in old:
-                    line = _read(raw)
+                    line = self._read(raw)
                     if line is None:
                         break
                     whole += len(raw)
@@ -61,7 +63,7 @@ class Journal:
         if self._file is None:
             self._memory += lines
             return
-        self._file.write(b"".join(json.dumps(asdict(line)).encode() + b"\n" for line in lines))
+        self._file.write(b"".join(self._disk.line(json.dumps(asdict(line)).encode()) for line in lines))
         self._file.flush()
 
     def lines(self) -> Iterator[Line]:
@@ -71,7 +73,7 @@ class Journal:
             return
         with self.path.open("rb") as file:
             for raw in file:
-                line = _read(raw)
+                line = self._read(raw)
                 if line is not None:
                     yield line
 
@@ -95,14 +97,14 @@ class Journal:
 
     def write_csv(self, path: Path) -> None:
         """The lines as a table."""
-        with path.open("w", encoding="utf-8", newline="") as file:
+        with self._disk.write_text(path) as file:
             table = csv.writer(file)
             table.writerow(Line.__dataclass_fields__)
             table.writerows([_harmless(value) for value in asdict(line).values()] for line in self.lines())
 
     def write_json(self, path: Path) -> None:
         """The summary and every line."""
-        with path.open("w", encoding="utf-8") as file:
+        with self._disk.write_text(path) as file:
             head = json.dumps(self.summary())
             file.write(head[:-1] + ', "lines": [')
             for i, line in enumerate(self.lines()):
@@ -116,14 +118,13 @@ class Journal:
             self.reasons[line.reason] += 1
         self.resembling += bool(line.resembles)
 
-
-def _read(raw: bytes) -> Line | None:
-    if not raw.endswith(b"\n"):
-        return None
-    try:
-        return Line(**json.load(io.BytesIO(raw)))
-    except (ValueError, TypeError):
-        return None
+    def _read(self, raw: bytes) -> Line | None:
+        if not raw.endswith(b"\n"):
+            return None
+        try:
+            return Line(**json.loads(self._disk.content(raw)))
+        except (ValueError, TypeError):
+            return None
 
 
 def _harmless(text: str) -> str:

@@ -18,6 +18,7 @@ from typing import IO, Any, Final, cast
 
 from app.bulk import names
 from app.bulk.errors import BulkError
+from app.disk import PLAIN, Disk
 from app.pipeline.errors import ImageError
 
 MOST_MEMBERS: Final = 2_000_000
@@ -56,25 +57,25 @@ class Source:
 
 
 @contextmanager
-def open_source(path: Path, *, archive: bool = False) -> Iterator[Source]:
+def open_source(path: Path, *, archive: bool = False, disk: Disk = PLAIN) -> Iterator[Source]:
     """What `path` holds: a folder of people's folders, a CSV, or a tar or zip archive of either.
 
-    archive: take nothing but an archive (what was uploaded must not name files of this machine). Raises
-    BulkError.
+    archive: take nothing but an archive (what was uploaded must not name files of this machine). disk: opens
+    the file. Raises BulkError.
     """
     if path.is_dir() and not archive:
         yield _folder(path)
         return
     try:
-        with path.open("rb") as file:
+        with disk.read(path) as file:
             start = file.read(512)
     except OSError as error:
         raise BulkError("import_unreadable", f"it cannot be read: {error.strerror}") from error
     if start[:2] == b"PK":
-        with _zip(path) as source:
+        with _zip(path, disk) as source:
             yield source
     elif start[:2] == b"\x1f\x8b" or start[:3] == b"BZh" or start[:6] == b"\xfd7zXZ\0" or b"ustar" in start:
-        with _tar(path, start) as source:
+        with _tar(path, disk, start) as source:
             yield source
     elif not archive and path.suffix.lower() in (".csv", ".tsv"):
         yield _table(path)
@@ -228,14 +229,15 @@ def _bomb() -> BulkError:
 
 
 @contextmanager
-def _zip(path: Path) -> Iterator[Source]:
-    if _directory_size(path) > 100 * MOST_MEMBERS:
+def _zip(path: Path, disk: Disk) -> Iterator[Source]:
+    if _directory_size(path, disk) > 100 * MOST_MEMBERS:
         raise _bomb()
     try:
-        archive = zipfile.ZipFile(path)
+        file = disk.read(path)
+        archive = zipfile.ZipFile(file)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise BulkError("import_unreadable", f"it is no whole zip archive: {error}") from error
-    with archive:
+    with file, archive:
         infos = [info for info in archive.infolist() if not info.is_dir()]
         if len(infos) > MOST_MEMBERS or sum(info.file_size for info in infos) > _budget(path):
             raise _bomb()
@@ -243,8 +245,8 @@ def _zip(path: Path) -> Iterator[Source]:
 
         def load(name: str, limit: int) -> bytes:
             try:
-                with archive.open(by_name[name]) as file:
-                    return file.read(limit + 1)
+                with archive.open(by_name[name]) as member:
+                    return member.read(limit + 1)
             except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError) as error:
                 raise ImageError("image_broken", f"the archive is damaged here: {error}") from error
             except (NotImplementedError, RuntimeError) as error:
@@ -260,9 +262,9 @@ def _zip_trouble(info: zipfile.ZipInfo) -> str | None:
     return "it is encrypted" if info.flag_bits & 1 else None
 
 
-def _directory_size(path: Path) -> int:
+def _directory_size(path: Path, disk: Disk) -> int:
     """What a zip's last record says about the size of its directory, in bytes; 0 where there is none."""
-    with path.open("rb") as file:
+    with disk.read(path) as file:
         end = file.seek(0, os.SEEK_END)
         file.seek(max(0, end - 65_600))
         tail = file.read()
@@ -297,24 +299,24 @@ class _Guarded:
         return self._file.tell()
 
 
-def _opened(path: Path, start: bytes) -> IO[bytes]:
+def _opened(file: IO[bytes], start: bytes) -> IO[bytes]:
     """The tar in a file that may be compressed."""
     opened: Any
     if start[:2] == b"\x1f\x8b":
-        opened = gzip.open(path)  # noqa: SIM115
+        opened = gzip.open(file)  # noqa: SIM115
     elif start[:3] == b"BZh":
-        opened = bz2.open(path)  # noqa: SIM115
+        opened = bz2.open(file)  # noqa: SIM115
     elif start[:6] == b"\xfd7zXZ\0":
-        opened = lzma.open(path)  # noqa: SIM115
+        opened = lzma.open(file)  # noqa: SIM115
     else:
-        opened = path.open("rb")
+        opened = file
     return cast("IO[bytes]", opened)
 
 
 @contextmanager
-def _tar(path: Path, start: bytes) -> Iterator[Source]:
+def _tar(path: Path, disk: Disk, start: bytes) -> Iterator[Source]:
     broken = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError, OverflowError)
-    with _opened(path, start) as opened:
+    with disk.read(path) as file, _opened(file, start) as opened:
         guarded: Any = _Guarded(opened, _budget(path), _bomb())
         members: list[tarfile.TarInfo] = []
         try:

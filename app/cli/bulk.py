@@ -144,12 +144,12 @@ def _photographs(
 def _restore(source: Path, gallery_id: str, create: bool) -> dict[str, Any]:
     from app.gallery import portable
 
-    header = portable.read_header(source)
     settings = Settings()
-    with gallery(settings) as service:
+    with source.open("rb") as file, gallery(settings) as service:
+        header = portable.read_header(file)
         known = _ready(service, gallery_id, create, settings, header)
         with bar("Importing", "rows") as show:
-            done = portable.restore(service, gallery_id, source, Meter("import", None, show).update)
+            done = portable.restore(service, gallery_id, file, Meter("import", None, show).update)
     note(
         f"{plural(done.enrolled, 'face')} of {plural(done.identities, 'new identity', 'new identities')} "
         f"enrolled in {gallery_id}, {done.present} there already"
@@ -196,8 +196,13 @@ def export_gallery(
         raise ValueError(f"{target}: there is no folder {target.parent}")
     if target.exists() and not force:
         raise ValueError(f"{target} exists; --force replaces it")
-    with gallery() as service, bar("Exporting", "faces") as show:
-        written = portable.export(service, gallery_id, target, Meter("export", None, show).update)
+    part = target.with_name(target.name + ".part")
+    try:
+        with gallery() as service, bar("Exporting", "faces") as show, part.open("wb") as file:
+            written = portable.export(service, gallery_id, file, Meter("export", None, show).update)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
     people = plural(written.identities, "identity", "identities")
     note(f"{plural(written.faces, 'face')} of {people} in {target}")
 

@@ -20,7 +20,7 @@ def rotate_key(
     ] = False,
     decrypt: Annotated[bool, typer.Option("--decrypt", help="Store everything plain again.")] = False,
 ) -> None:
-    """Encrypt embeddings and kept pictures with another key. No server may be running.
+    """Encrypt embeddings, kept pictures and files of jobs with another key. No server may be running.
 
     The old key comes from SPHEREID_ENCRYPTION_KEY or SPHEREID_ENCRYPTION_KEY_FILE; set the new one there when
     this is done. It is all or nothing: broken off, the old key is the right one. Index snapshots are made
@@ -30,6 +30,7 @@ def rotate_key(
     """
     from rich.progress import Progress
 
+    from app.disk import Disk, rewrite, settle
     from app.gallery import encryption
     from app.gallery.audit import acting
     from app.gallery.database import Database
@@ -48,14 +49,17 @@ def rotate_key(
         )
     old, new = (None, key) if encrypt else (key, Vault.from_file(new_key_file) if new_key_file else None)
     database = Database.existing(settings.database)
-    lock = FolderLock(settings.data_dir)
+    lock, jobs = FolderLock(settings.data_dir), settings.data_dir / "jobs"
     try:
         database.upgrade()
+        settle(jobs, Disk(old))  # of a change that was broken off
         total = encryption.count(database)
         with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
             task = progress.add_task("Encrypting" if new else "Decrypting", total=total)
+            rewrite(jobs, Disk(old), Disk(new))
             with acting(actor()):
                 encryption.rotate(database, old, new, lambda done: progress.advance(task, done))
+        settle(jobs, Disk(new))
         forget_snapshots(settings.data_dir)
         scrubbed = database.scrub()
     finally:

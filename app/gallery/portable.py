@@ -8,8 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 import numpy as np
 from sqlalchemy import Connection, select
@@ -87,9 +86,9 @@ Tell = Callable[[int, int], None]
 
 
 def export(
-    service: GalleryService, gallery_id: str, target: Path, tell: Tell = lambda done, all: None
+    service: GalleryService, gallery_id: str, target: BinaryIO, tell: Tell = lambda done, all: None
 ) -> Written:
-    """Write a gallery to a new file, while it goes on serving. It is read in pieces: of what is enrolled or
+    """Write a gallery to an open file, while it goes on serving. It is read in pieces: of what is enrolled or
     deleted meanwhile, some is in the file and some not. Crops are not in it. Raises OSError."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -99,27 +98,22 @@ def export(
         dimension = store.dimension_of(tx, gallery_id)
     header = _header(gallery, dimension)
     schema = _schema().with_metadata({KEY: json.dumps(asdict(header)).encode()})
-    part = target.with_name(target.name + ".part")
     total, faces, identities = gallery.faces, 0, 0
-    try:
-        with pq.ParquetWriter(part, schema, compression="zstd", use_dictionary=_DICTIONARY) as writer:
-            owners: set[int] = set()
-            for rows in _faces(service, gallery_id):
-                owners.update(row.pop("owner") for row in rows)
-                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-                faces += len(rows)
-                tell(faces, max(total, faces))
-            identities += len(owners)
-            for rows in _without_faces(service, gallery_id):
-                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-                identities += len(rows)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    with pq.ParquetWriter(target, schema, compression="zstd", use_dictionary=_DICTIONARY) as writer:
+        owners: set[int] = set()
+        for rows in _faces(service, gallery_id):
+            owners.update(row.pop("owner") for row in rows)
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+            faces += len(rows)
+            tell(faces, max(total, faces))
+        identities += len(owners)
+        for rows in _without_faces(service, gallery_id):
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+            identities += len(rows)
     return Written(identities, faces, gallery.revision, gallery.contract)
 
 
-def read_header(source: Path) -> Header:
+def read_header(source: BinaryIO) -> Header:
     """What a file says about itself. Raises InvalidRequestError where it is none of ours."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -142,7 +136,7 @@ def read_header(source: Path) -> Header:
 def restore(
     service: GalleryService,
     gallery_id: str,
-    source: Path,
+    source: BinaryIO,
     tell: Tell = lambda done, all: None,
 ) -> Restored:
     """Put what `export` wrote into a gallery, as it was: ids, names, times and every bit of the embeddings.

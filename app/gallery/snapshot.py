@@ -6,6 +6,7 @@ snapshot only saves time.
 """
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ import faiss
 from app.gallery.errors import StorageError
 from app.gallery.index.kinds import load_index
 from app.gallery.index.ports import VectorIndex
-from app.gallery.vault import SealedReader, SealedWriter, Vault
+from app.gallery.vault import SealedFile, Vault
 
 _faiss: Any = faiss
 
@@ -109,15 +110,15 @@ def _write(index: VectorIndex, path: Path, vault: Vault | None) -> None:
     if vault is None:
         index.save(path)
         return
-    with path.open("wb") as file, SealedWriter(vault, file) as sealed:
+    with io.BufferedWriter(SealedFile(vault, path.open("w+b"), writing=True), 1 << 20) as sealed:
         index.save(_faiss.PyCallbackIOWriter(sealed.write))
 
 
 def _read(path: Path, vault: Vault | None) -> VectorIndex:
     if vault is None:
         return load_index(path)
-    with path.open("rb") as file:
-        return load_index(_faiss.PyCallbackIOReader(SealedReader(vault, file).read))
+    with io.BufferedReader(SealedFile(vault, path.open("rb")), 1 << 20) as sealed:
+        return load_index(_faiss.PyCallbackIOReader(sealed.read))
 
 
 def _sync(path: Path) -> None:

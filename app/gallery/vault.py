@@ -7,11 +7,11 @@ exchanged, moved or left out.
 
 import base64
 import binascii
+import io
 import os
 import struct
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Final, Self
+from typing import Any, BinaryIO, Final
 
 from app.gallery.errors import StorageError
 
@@ -21,10 +21,10 @@ OVERHEAD: Final = 29
 
 _VERSION: Final = b"\x01"
 _NONCE: Final = 12
-_FILE_MAGIC: Final = b"SPHEREID-SEALED\x01"
+_FILE_MAGIC: Final = b"SPHEREID-SEALED\x02"
 _FILE_ID: Final = 16
-_CHUNK: Final = 1 << 20
-_LENGTH: Final = struct.Struct(">I?")
+_START: Final = len(_FILE_MAGIC) + _FILE_ID
+_CHUNK: Final = 1 << 18
 _PROOF: Final = b"sphereid"
 
 
@@ -89,68 +89,125 @@ class Vault:
             return False
 
 
-class SealedWriter:
-    """A file that is encrypted on its way to the disk. Use it in a `with` block: the end seals the file."""
+class SealedFile(io.RawIOBase):
+    """A file that is encrypted on its way to the disk, or decrypted on its way back; it can be sought in.
 
-    def __init__(self, vault: Vault, file: BinaryIO) -> None:
+    Each chunk lies at a place that follows from its number, so that a video, an archive or a table is read
+    where it is needed, and an index that comes last can be written first. What is written is whole once the
+    file is closed; until then, and where the end is missing, it does not open.
+    """
+
+    def __init__(self, vault: Vault, file: BinaryIO, *, writing: bool = False) -> None:
+        """file: opened for reading, or empty and opened for writing and reading; it is closed with this one.
+        Raises StorageError where it is none that was sealed, and so does every read where key or content
+        do not fit."""
+        super().__init__()
         self._vault = vault
         self._file = file
-        self._id = os.urandom(_FILE_ID)
-        self._buffer = bytearray()
-        self._count = 0
-        file.write(_FILE_MAGIC + self._id)
-
-    def write(self, data: bytes) -> int:
-        self._buffer += data
-        while len(self._buffer) > _CHUNK:
-            self._flush(_CHUNK, last=False)
-        return len(data)
-
-    def _flush(self, size: int, last: bool) -> None:
-        bound = _bound(self._id, self._count, last)
-        sealed = self._vault.seal(bytes(self._buffer[:size]), bound)
-        del self._buffer[:size]
-        self._file.write(_LENGTH.pack(len(sealed), last) + sealed)
-        self._count += 1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self._flush(len(self._buffer), last=True)
-
-
-class SealedReader:
-    """Reads what `SealedWriter` wrote. Every read raises StorageError where key or content don't fit."""
-
-    def __init__(self, vault: Vault, file: BinaryIO) -> None:
-        self._vault = vault
-        self._file = file
-        start = file.read(len(_FILE_MAGIC) + _FILE_ID)
-        if not start.startswith(_FILE_MAGIC):
+        self._writing = writing
+        self._place = self._size = 0
+        self._chunk = bytearray()
+        self._number = 0
+        self._dirty = writing
+        if writing:
+            self._id = os.urandom(_FILE_ID)
+            file.write(_FILE_MAGIC + self._id)
+            return
+        start = file.read(_START)
+        if len(start) < _START or not start.startswith(_FILE_MAGIC):
             raise StorageError("this file is not encrypted")
         self._id = start[len(_FILE_MAGIC) :]
-        self._buffer = bytearray()
-        self._count = 0
-        self._done = False
+        self._size = self._plain_size()
+        self._load(0)
 
-    def read(self, size: int) -> bytes:
-        """At most `size` bytes; fewer only at the end."""
-        while len(self._buffer) < size and not self._done:
-            head = self._file.read(_LENGTH.size)
-            if len(head) < _LENGTH.size:
-                raise StorageError("an encrypted file is cut off")
-            length, last = _LENGTH.unpack(head)
-            bound = _bound(self._id, self._count, last)
-            self._buffer += self._vault.open(self._file.read(length), bound)
-            self._count += 1
-            self._done = last
-        data = bytes(self._buffer[:size])
-        del self._buffer[:size]
-        return data
+    def _plain_size(self) -> int:
+        sealed = self._file.seek(0, os.SEEK_END) - _START
+        chunks, rest = divmod(sealed, _CHUNK + OVERHEAD)
+        if 0 < rest < OVERHEAD or not sealed:
+            raise StorageError("an encrypted file is cut off")
+        return chunks * _CHUNK + max(0, rest - OVERHEAD)
+
+    @property
+    def _last(self) -> int:
+        """Number of the last chunk."""
+        return max(0, self._size - 1) // _CHUNK
+
+    def _load(self, number: int) -> None:
+        """Make a chunk the current one."""
+        self._store()
+        self._number, self._chunk = number, bytearray()
+        if number * _CHUNK >= self._size and (self._writing or number):
+            return
+        self._file.seek(_START + number * (_CHUNK + OVERHEAD))
+        sealed = self._file.read(_CHUNK + OVERHEAD)
+        last = not self._writing and number == self._last
+        self._chunk += self._vault.open(sealed, _bound(self._id, number, last))
+
+    def _store(self, *, last: bool = False) -> None:
+        if self._dirty:
+            sealed = self._vault.seal(bytes(self._chunk), _bound(self._id, self._number, last))
+            self._file.seek(_START + self._number * (_CHUNK + OVERHEAD))
+            self._file.write(sealed)
+            self._dirty = False
+
+    def readable(self) -> bool:
+        return not self._writing
+
+    def writable(self) -> bool:
+        return self._writing
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self._place >= self._size:
+            return 0
+        number, start = divmod(self._place, _CHUNK)
+        if number != self._number:
+            self._load(number)
+        piece = self._chunk[start : start + len(buffer)]
+        buffer[: len(piece)] = piece
+        self._place += len(piece)
+        return len(piece)
+
+    def write(self, data: Any) -> int:
+        number, start = divmod(self._place, _CHUNK)
+        if self._place > self._size:
+            raise io.UnsupportedOperation("a sealed file has no holes")
+        if number != self._number:
+            self._load(number)
+        piece = bytes(memoryview(data).cast("B")[: _CHUNK - start])
+        self._chunk[start : start + len(piece)] = piece
+        self._dirty = True
+        self._place += len(piece)
+        self._size = max(self._size, self._place)
+        return len(piece)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._place = offset + (0, self._place, self._size)[whence]
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        try:
+            if self._writing:
+                if self._number != self._last:
+                    self._load(self._last)
+                self._dirty = True
+                self._store(last=True)
+        finally:
+            self._file.close()
+            super().close()
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether a file was written by `SealedFile`."""
+    with path.open("rb") as file:
+        return file.read(len(_FILE_MAGIC)) == _FILE_MAGIC
 
 
 def _bound(file_id: bytes, count: int, last: bool) -> bytes:

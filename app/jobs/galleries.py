@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from app.bulk.chart import evaluation_svg
 from app.bulk.reembedding import reembed
+from app.disk import PLAIN, Disk
 from app.gallery import portable
 from app.gallery.evaluation import evaluate
 from app.gallery.service import GalleryService
@@ -35,6 +36,7 @@ class GalleryJobs:
 
     gallery: GalleryService
     models: Models
+    disk: Disk = PLAIN
 
     def __call__(self, job: Job, folder: Path, report: Report, canceled: Canceled) -> Mapping[str, Any]:
         """Write the artifacts `gallery`, `evaluation` and `chart`, or `comparison`."""
@@ -46,7 +48,8 @@ class GalleryJobs:
         return work(job.params["gallery"], results, Meter(job.kind, None, report, canceled))
 
     def _export(self, gallery_id: str, results: Path, meter: Meter) -> Mapping[str, Any]:
-        written = portable.export(self.gallery, gallery_id, results / ARTIFACTS["gallery"], meter.update)
+        with self.disk.write(results / ARTIFACTS["gallery"]) as file:
+            written = portable.export(self.gallery, gallery_id, file, meter.update)
         return {
             "artifacts": ["gallery"],
             "identities": written.identities,
@@ -57,8 +60,8 @@ class GalleryJobs:
 
     def _evaluate(self, gallery_id: str, results: Path, meter: Meter) -> Mapping[str, Any]:
         document = evaluate(self.gallery, gallery_id, tell=meter.update).document()
-        (results / ARTIFACTS["evaluation"]).write_text(json.dumps(document, indent=1), encoding="utf-8")
-        (results / ARTIFACTS["chart"]).write_text(evaluation_svg(document), encoding="utf-8")
+        self.disk.put(results / ARTIFACTS["evaluation"], json.dumps(document, indent=1).encode())
+        self.disk.put(results / ARTIFACTS["chart"], evaluation_svg(document).encode())
         shown = {key: value for key, value in document.items() if key not in ("histograms", "look_alikes")}
         return {"artifacts": ["evaluation", "chart"], **shown}
 
@@ -73,7 +76,7 @@ class GalleryJobs:
             canceled=canceled,
             **params,
         )
-        (results / ARTIFACTS["comparison"]).write_text(json.dumps(done, indent=1), encoding="utf-8")
+        self.disk.put(results / ARTIFACTS["comparison"], json.dumps(done, indent=1).encode())
         return {"artifacts": ["comparison"], **done}
 
     def clean(self, job: Job, folder: Path) -> None:

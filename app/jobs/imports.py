@@ -10,6 +10,7 @@ from typing import Any, Final
 from app.bulk.photographs import ImportOptions, import_photographs
 from app.bulk.report import Journal
 from app.bulk.sources import open_source
+from app.disk import PLAIN, Disk
 from app.gallery import portable
 from app.gallery.service import GalleryService
 from app.jobs.types import Job
@@ -31,15 +32,17 @@ class ImportJobs:
     models: Models
     gallery: GalleryService
     limits: DecodeLimits
+    disk: Disk = PLAIN
     workers: int = 1
 
     def __call__(self, job: Job, folder: Path, report: Report, canceled: Canceled) -> Mapping[str, Any]:
         """Import the upload. `Job.result` has the counts; the artifacts say it of every file."""
         params = dict(job.params)
         gallery_id = params.pop("gallery")
-        if is_parquet(folder / UPLOAD):
+        if is_parquet(folder / UPLOAD, self.disk):
             meter = Meter(KIND, None, report, canceled)
-            done = portable.restore(self.gallery, gallery_id, folder / UPLOAD, meter.update)
+            with self.disk.read(folder / UPLOAD) as file:
+                done = portable.restore(self.gallery, gallery_id, file, meter.update)
             counts = {"identities": done.identities, "enrolled": done.enrolled, "present": done.present}
             return {"artifacts": [], **counts}
         options = ImportOptions(**params)
@@ -58,9 +61,9 @@ class ImportJobs:
     ) -> Mapping[str, Any]:
         results = folder / RESULTS
         results.mkdir(exist_ok=True)
-        journal = Journal(results / _JOURNAL)
+        journal = Journal(results / _JOURNAL, self.disk)
         try:
-            with open_source(folder / UPLOAD, archive=True) as source:
+            with open_source(folder / UPLOAD, archive=True, disk=self.disk) as source:
                 summary = import_photographs(
                     source,
                     model.alone,
@@ -88,7 +91,7 @@ class ImportJobs:
                 shutil.rmtree(folder / RESULTS)
 
 
-def is_parquet(file: Path) -> bool:
+def is_parquet(file: Path, disk: Disk = PLAIN) -> bool:
     """Whether a file begins as Parquet files do."""
-    with file.open("rb") as opened:
+    with disk.read(file) as opened:
         return opened.read(4) == b"PAR1"

@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
+from app.disk import PLAIN, Disk, settle
 from app.errors import CanceledError, CodedError
 from app.gallery.audit import acting
 from app.jobs.errors import JobNotFoundError, JobsFullError
@@ -36,9 +37,11 @@ class JobRunner:
         *,
         max_waiting: int = 16,
         keep: timedelta | None = None,
+        disk: Disk = PLAIN,
     ) -> None:
         """root: the folder of all jobs. handlers: by kind. max_waiting: jobs that may wait beyond the running
-        one. keep: how long finished jobs stay (None: until they are deleted)."""
+        one. keep: how long finished jobs stay (None: until they are deleted). disk: opens their files."""
+        self.disk = disk
         self._store = JobStore(root)
         self._handlers = dict(handlers)
         self._max_waiting = max_waiting
@@ -53,6 +56,7 @@ class JobRunner:
 
     def start(self) -> None:
         """Load the jobs of earlier and begin to work."""
+        settle(self._store.root, self.disk)  # a change of the key
         with self._lock:
             for job in self._store.load():
                 if not job.final:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from app.disk import PLAIN, Disk
 from app.gallery.service import GalleryService
 from app.jobs.types import Job
 from app.progress import Canceled, Report
@@ -37,6 +38,7 @@ class VideoJobs:
 
     models: Models
     gallery: GalleryService
+    disk: Disk = PLAIN
     workers: int = 1
 
     def __call__(self, job: Job, folder: Path, report: Report, canceled: Canceled) -> Mapping[str, Any]:
@@ -63,6 +65,7 @@ class VideoJobs:
             inbox=Inbox(self.gallery, gallery_id, model.contract, job.name[:300]),
             about=matcher.about(),
             name=job.name,
+            disk=self.disk,
             report=report,
             canceled=canceled,
         )

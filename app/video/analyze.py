@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import cv2
 import numpy as np
 
+from app.disk import PLAIN, Disk
 from app.pipeline.pipeline import AnalyzedFace, FacePipeline
 from app.pipeline.types import FloatArray, RGBImage
 from app.progress import Canceled, Meter, Report
@@ -93,6 +94,7 @@ def analyze(
     crops: Path,
     *,
     best: BestFaces | None = None,
+    disk: Disk = PLAIN,
     report: Report | None = None,
     canceled: Canceled | None = None,
 ) -> int:
@@ -112,7 +114,7 @@ def analyze(
         sightings = None
         if searched is not None:
             sightings = analyzer.observe(picture.time, searched)
-            _keep_best(searched.image, sightings, saved, crops)
+            _keep_best(searched.image, sightings, saved, crops, disk)
             if best is not None:
                 best.offer(searched.image, [face.face for face in searched.faces], sightings)
         spool.append(AnalyzedFrame(picture.index, picture.time, sightings))
@@ -154,16 +156,14 @@ def _searched(
 
 
 def _keep_best(
-    image: RGBImage, sightings: tuple[Sighting, ...], saved: dict[int, float], folder: Path
+    image: RGBImage, sightings: tuple[Sighting, ...], saved: dict[int, float], folder: Path, disk: Disk
 ) -> None:
     """Write a sighting that is clearly better than what its part has."""
     for sighting in sightings:
         if sighting.quality > 1.05 * saved.get(sighting.part, -1.0):
             saved[sighting.part] = sighting.quality
-            cv2.imwrite(
-                str(folder / f"{sighting.part}.jpg"),
-                cv2.cvtColor(_cut(image, sighting.box), cv2.COLOR_RGB2BGR),
-            )
+            _, picture = cv2.imencode(".jpg", cv2.cvtColor(_cut(image, sighting.box), cv2.COLOR_RGB2BGR))
+            disk.put(folder / f"{sighting.part}.jpg", picture.tobytes())
 
 
 def _cut(image: RGBImage, box: Box) -> RGBImage:

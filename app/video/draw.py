@@ -7,6 +7,7 @@ from typing import Final
 import cv2
 import numpy as np
 
+from app.disk import PLAIN, Disk
 from app.gallery.types import Identity
 from app.pipeline.annotate import Mark, annotate, label_tile
 from app.pipeline.types import RGBImage
@@ -48,6 +49,7 @@ def write_timeline(
     colors: Mapping[str, str],
     *,
     width: int = 1200,
+    disk: Disk = PLAIN,
 ) -> None:
     """Write a PNG with a row of bars for each person over the video's seconds; outliers share the last."""
     present: dict[str | None, float] = {}
@@ -78,7 +80,8 @@ def write_timeline(
         x1 = max(round(left + min(segment.end, span) * scale), x0 + 1)
         color = OUTLIER if segment.identity is None else colors[segment.identity]
         picture[y + 6 : y + _ROW - 6, x0:x1] = rgb(color)
-    cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    _, encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    disk.put(path, encoded.tobytes())
 
 
 def _name(who: str | None, identities: Mapping[str, Identity]) -> str:

@@ -9,6 +9,7 @@ from typing import Final, Self
 
 import numpy as np
 
+from app.disk import PLAIN, Disk
 from app.gallery.errors import StorageError
 from app.gallery.service import GalleryService
 from app.gallery.types import NewFace
@@ -84,11 +85,12 @@ class BestFaces:
     The folder holds faces and embeddings: `clear` it. Faces too small for the inbox are left out.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, disk: Disk = PLAIN) -> None:
         """Goes on with what an interrupted analysis left in the folder."""
         self._folder = folder
+        self._disk = disk
         folder.mkdir(exist_ok=True)
-        self._quality = {int(path.stem): _read(path).quality for path in folder.glob("*.npz")}
+        self._quality = {int(path.stem): self._read(path).quality for path in folder.glob("*.npz")}
 
     def offer(self, image: RGBImage, faces: Sequence[Face], sightings: Sequence[Sighting]) -> None:
         """Look at a frame's faces and their sightings, in the same order."""
@@ -100,7 +102,7 @@ class BestFaces:
 
     def of(self, part: int) -> UnknownFace | None:
         """The best face of a part; None where none was good enough."""
-        return _read(self._path(part)) if part in self._quality else None
+        return self._read(self._path(part)) if part in self._quality else None
 
     def clear(self) -> None:
         """Remove the folder."""
@@ -112,13 +114,12 @@ class BestFaces:
     def _write(self, part: int, face: UnknownFace) -> None:
         path = self._path(part)
         half = path.with_suffix(".part")
-        with half.open("wb") as file:
+        with self._disk.write(half) as file:
             crop = np.frombuffer(face.crop, np.uint8)
             np.savez(file, vector=face.vector, numbers=np.array([face.quality, face.score]), crop=crop)
         half.replace(path)
 
-
-def _read(path: Path) -> UnknownFace:
-    with np.load(path) as kept:
-        quality, score = (float(number) for number in kept["numbers"])
-        return UnknownFace(kept["vector"], quality, score, kept["crop"].tobytes())
+    def _read(self, path: Path) -> UnknownFace:
+        with self._disk.read(path) as file, np.load(file) as kept:
+            quality, score = (float(number) for number in kept["numbers"])
+            return UnknownFace(kept["vector"], quality, score, kept["crop"].tobytes())

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from app.disk import PLAIN, Disk
 from app.gallery.types import Identity
 from app.video.segments import Segment
 from app.video.types import Shown, ShownFrame
@@ -72,21 +73,21 @@ def people(
     return sorted(answer, key=lambda person: (-person["seconds"], person["id"]))
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any], disk: Disk = PLAIN) -> None:
     """Write UTF-8 JSON that people can read."""
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    disk.put(path, (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode())
 
 
-def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], disk: Disk = PLAIN) -> None:
     """Write rows under a header line. Text that a spreadsheet would take for a formula gets an apostrophe."""
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with disk.write_text(path) as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for row in rows:
             writer.writerow({key: _harmless(value) for key, value in row.items()})
 
 
-def write_vtt(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_vtt(path: Path, rows: Iterable[Mapping[str, Any]], disk: Disk = PLAIN) -> None:
     """Write WebVTT cues with the names on screen; outliers get none."""
     named = [row for row in rows if row["identity"] is not None]
     blocks = ["WEBVTT"]
@@ -95,12 +96,12 @@ def write_vtt(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         f"{html.escape(' '.join(str(row['name']).split()), quote=False)}"
         for row in named
     ]
-    path.write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
+    disk.put(path, ("\n\n".join(blocks) + "\n").encode())
 
 
-def write_frames(path: Path, frames: Iterable[ShownFrame]) -> None:
+def write_frames(path: Path, frames: Iterable[ShownFrame], disk: Disk = PLAIN) -> None:
     """Write one JSON line a frame: index, seconds, and the faces shown in it."""
-    with path.open("w", encoding="utf-8") as file:
+    with disk.write_text(path) as file:
         for frame in frames:
             faces = [
                 {
@@ -117,9 +118,9 @@ def write_frames(path: Path, frames: Iterable[ShownFrame]) -> None:
             file.write(json.dumps(row, separators=(",", ":")) + "\n")
 
 
-def read_frames(path: Path) -> Iterator[ShownFrame]:
+def read_frames(path: Path, disk: Disk = PLAIN) -> Iterator[ShownFrame]:
     """What `write_frames` wrote."""
-    with path.open(encoding="utf-8") as file:
+    with disk.read_text(path) as file:
         for line in file:
             row = json.loads(line)
             faces = tuple(Shown(**{**face, "box": tuple(face["box"])}) for face in row["faces"])

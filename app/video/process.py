@@ -1,11 +1,13 @@
 """A whole video: analyze, decide, write the results."""
 
+import shutil
 from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
+from app.disk import PLAIN, Disk
 from app.pipeline.pipeline import FacePipeline
 from app.progress import Canceled, Report
 from app.video import outputs
@@ -53,6 +55,7 @@ def process_video(
     inbox: Inbox | None = None,
     about: Mapping[str, Any] | None = None,
     name: str | None = None,
+    disk: Disk = PLAIN,
     report: Report | None = None,
     canceled: Canceled | None = None,
 ) -> VideoResult:
@@ -60,6 +63,7 @@ def process_video(
 
     links: how alike faces of one track must be (None: defaults that suit no model in particular). inbox: gets
     the best face of each track that stays unknown, where it is open.
+    disk: opens the source and all that is written.
     about: goes into `tracks.json` as it is (the gallery and its revision, say). name: of the video there
     (default: the file's). Called again with the same arguments after it was interrupted, it goes on where
     the first pass stopped. Memory does not grow with the video's length but for about a kilobyte a track.
@@ -76,27 +80,35 @@ def process_video(
         "contract": pipeline.embedder.contract,
         **{key: value for key, value in asdict(options).items() if key not in ("annotate", "workers")},
     }
-    best = BestFaces(folder / _FACES) if inbox is not None and inbox.open else None
-    with VideoReader(source) as reader, Spool(work, header) as spool:
-        count = analyze(reader, analyzer, spool, options, crops, best=best, report=report, canceled=canceled)
+    with VideoReader(source, disk=disk) as reader, Spool(work, header, disk) as spool:
+        if not spool.resumed:  # what is left was found by another model, or with other options
+            shutil.rmtree(folder / _FACES, ignore_errors=True)
+            for crop in crops.glob("[0-9]*.jpg"):
+                crop.unlink()
+        best = BestFaces(folder / _FACES, disk) if inbox is not None and inbox.open else None
+        count = analyze(
+            reader, analyzer, spool, options, crops, best=best, disk=disk, report=report, canceled=canceled
+        )
         info, truncated = reader.info, reader.truncated
         analyzed = monotonic()
-        verdicts = _decide(analyzer, spool, options, matcher, folder / FRAMES)
+        verdicts = _decide(analyzer, spool, options, matcher, folder / FRAMES, disk)
     decided = monotonic()
-    found = segments(outputs.read_frames(folder / FRAMES), 1 / info.rate, verdicts)
+    found = segments(outputs.read_frames(folder / FRAMES, disk), 1 / info.rate, verdicts)
     identities = matcher.identities(sorted({s.identity for s in found if s.identity is not None}))
     missing = {s.identity for s in found if s.identity is not None} - set(identities)
     colors = assign_colors(identities.values()) | dict.fromkeys(missing, "#607d8b")
     duration = max([info.duration or 0.0, *(s.end for s in found)])
     people = outputs.people(found, identities, colors)
     rows = list(outputs.rows(found, identities, crops))
-    outputs.write_csv(folder / TABLE, rows)
-    outputs.write_vtt(folder / CAPTIONS, rows)
-    write_timeline(folder / TIMELINE, found, duration, identities, colors)
+    outputs.write_csv(folder / TABLE, rows, disk)
+    outputs.write_vtt(folder / CAPTIONS, rows, disk)
+    write_timeline(folder / TIMELINE, found, duration, identities, colors, disk=disk)
     if options.annotate:
         names = {identity.id: identity.name for identity in identities.values()}
-        shown = outputs.read_frames(folder / FRAMES)
-        render(source, folder / VIDEO, shown, Painter(names, colors), report=report, canceled=canceled)
+        shown = outputs.read_frames(folder / FRAMES, disk)
+        render(
+            source, folder / VIDEO, shown, Painter(names, colors), disk=disk, report=report, canceled=canceled
+        )
     finished = monotonic()
     seconds = {
         "analyze": round(analyzed - start, 3),
@@ -123,6 +135,7 @@ def process_video(
             "people": people,
             "tracks": rows,
         },
+        disk,
     )
     kept = 0
     if inbox is not None and best is not None:
@@ -148,13 +161,13 @@ def _unknown(
 
 
 def _decide(
-    analyzer: FrameAnalyzer, spool: Spool, options: VideoOptions, matcher: Matcher, target: Path
+    analyzer: FrameAnalyzer, spool: Spool, options: VideoOptions, matcher: Matcher, target: Path, disk: Disk
 ) -> dict[int, Verdict] | None:
     """Write the frames with their names to `target`; the verdicts of the parts in `tracks` mode."""
     parts, merged = analyzer.book.merged()
     if options.mode == "per_frame":
-        outputs.write_frames(target, show_faces(spool.frames(), merged, matcher))
+        outputs.write_frames(target, show_faces(spool.frames(), merged, matcher), disk)
         return None
     verdicts = decide_parts(parts, pairs_after(analyzer.book.together, merged), matcher)
-    outputs.write_frames(target, show_tracks(spool.frames(), merged, verdicts))
+    outputs.write_frames(target, show_tracks(spool.frames(), merged, verdicts), disk)
     return verdicts

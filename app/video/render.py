@@ -1,6 +1,7 @@
 """The last pass: the video once more, with boxes and names, H.264 in MP4, its sound kept."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +15,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from app.disk import PLAIN, Disk
 from app.progress import Canceled, Meter, Report
 from app.video.draw import Painter
 from app.video.errors import VideoError
@@ -33,6 +35,7 @@ def render(
     frames: Iterable[ShownFrame],
     painter: Painter,
     *,
+    disk: Disk = PLAIN,
     report: Report | None = None,
     canceled: Canceled | None = None,
 ) -> None:
@@ -43,12 +46,9 @@ def render(
     """
     part = target.with_name(target.name + ".part")
     try:
-        with VideoReader(source) as reader:
+        with VideoReader(source, disk=disk) as reader:
             meter = Meter("render", reader.info.frames, report, canceled)
-            # The index goes in front of the pictures, so that a browser can start before all has come.
-            with av.open(
-                str(part), mode="w", format="mp4", container_options={"movflags": "+faststart"}
-            ) as container:
+            with _begin(part, disk) as container:
                 _copy(reader, container, iter(frames), painter, meter)
         part.replace(target)
     except (av.FFmpegError, OSError) as error:
@@ -59,6 +59,19 @@ def render(
         ) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _begin(part: Path, disk: Disk) -> Iterator[OutputContainer]:
+    """The index goes in front of the pictures, so that a browser can start before all has come. For that
+    FFmpeg reads its file once more; of an encrypted one it stays behind, and browsers ask for it first."""
+    if disk.vault is None:
+        options = {"movflags": "+faststart"}
+        with av.open(str(part), mode="w", format="mp4", container_options=options) as container:
+            yield container
+    else:
+        with disk.write(part) as file, av.open(file, mode="w", format="mp4") as container:
+            yield container
 
 
 def _copy(

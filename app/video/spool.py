@@ -11,6 +11,8 @@ from typing import IO, Any, Self
 
 import numpy as np
 
+from app.disk import PLAIN, Disk
+from app.gallery.errors import StorageError
 from app.video.types import Sighting
 
 
@@ -26,17 +28,20 @@ class AnalyzedFrame:
 class Spool:
     """Appends frames to a file whose first line says what they belong to. It holds embeddings: delete it."""
 
-    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
-        """Goes on with the file at `path` when its header is the same, begins it anew otherwise."""
+    def __init__(self, path: Path, header: Mapping[str, Any], disk: Disk = PLAIN) -> None:
+        """Goes on with the file at `path` when its header is the same, begins it anew otherwise; `resumed`
+        says which."""
         self.path = path
+        self._disk = disk
         self._flushed = monotonic()
-        expected = (json.dumps(header, sort_keys=True) + "\n").encode()
-        if _resumable(path, expected):
+        expected = json.dumps(header, sort_keys=True).encode()
+        self.resumed = _resumable(path, expected, disk)
+        if self.resumed:
             os.truncate(path, _last_line_end(path))
             self._file: IO[bytes] = path.open("ab")
         else:
             self._file = path.open("wb")
-            self._file.write(expected)
+            self._file.write(disk.line(expected))
 
     def __enter__(self) -> Self:
         return self
@@ -49,7 +54,7 @@ class Spool:
         row: dict[str, Any] = {"i": frame.index, "t": frame.time}
         if frame.sightings is not None:
             row["faces"] = [_row(sighting) for sighting in frame.sightings]
-        self._file.write(json.dumps(row, separators=(",", ":")).encode() + b"\n")
+        self._file.write(self._disk.line(json.dumps(row, separators=(",", ":")).encode()))
         if monotonic() - self._flushed > 1.0:
             self.flush()
 
@@ -64,7 +69,7 @@ class Spool:
         with self.path.open("rb") as file:
             next(file)
             for line in file:
-                row = json.loads(line)
+                row = json.loads(self._disk.content(line))
                 faces = row.get("faces")
                 sightings = None if faces is None else tuple(_sighting(face) for face in faces)
                 yield AnalyzedFrame(row["i"], row["t"], sightings)
@@ -88,11 +93,15 @@ def _sighting(row: list[Any]) -> Sighting:
     return Sighting((left, top, right, bottom), score, quality, chain, part, vector)
 
 
-def _resumable(path: Path, header: bytes) -> bool:
+def _resumable(path: Path, header: bytes, disk: Disk) -> bool:
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        return file.readline() == header
+        first = file.readline()
+    try:
+        return first.endswith(b"\n") and disk.content(first) == header
+    except (ValueError, StorageError):
+        return False
 
 
 def _last_line_end(path: Path) -> int:

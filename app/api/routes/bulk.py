@@ -41,6 +41,7 @@ async def import_gallery(gallery: GalleryId, parts: PartsDep, context: ContextDe
     why it was left out. A job that the service's end interrupted goes on; a photograph that is enrolled
     already is not enrolled twice.
     """
+    disk = parts.jobs.disk
     job_id, folder = await anyio.to_thread.run_sync(parts.jobs.reserve)
     submitted = False
     try:
@@ -51,15 +52,17 @@ async def import_gallery(gallery: GalleryId, parts: PartsDep, context: ContextDe
             field="file",
             max_bytes=context.limits.import_bytes,
             patience=context.limits.body_timeout,
+            disk=disk,
             too_large="file_too_large",
         )
         options = checked(ImportOptions, saved)
 
         def check() -> None:
-            if imports.is_parquet(folder / UPLOAD):
-                portable.read_header(folder / UPLOAD)
+            if imports.is_parquet(folder / UPLOAD, disk):
+                with disk.read(folder / UPLOAD) as file:
+                    portable.read_header(file)
             else:
-                with open_source(folder / UPLOAD, archive=True):
+                with open_source(folder / UPLOAD, archive=True, disk=disk):
                     pass
 
         await anyio.to_thread.run_sync(check)

@@ -10,6 +10,7 @@ import anyio.to_thread
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 
+from app.api.download import sealed_file
 from app.api.parts import OnceDep, PartsDep, problems
 from app.api.problems import Problem
 from app.api.schemas_jobs import Job, JobPage, JobReceipt, shown
@@ -138,6 +139,7 @@ async def _events(jobs: JobRunner, job_id: str, request: Request) -> AsyncIterat
 async def get_result(
     job: JobId,
     parts: PartsDep,
+    request: Request,
     artifact: Annotated[
         Artifact | None, Query(description="Which of the results (default: the first that the job lists).")
     ] = None,
@@ -145,7 +147,7 @@ async def get_result(
         str | None,
         Query(pattern=r"^crops/[0-9]{1,9}\.jpg$", description="With `artifact=crop`: a track's `best_crop`."),
     ] = None,
-) -> FileResponse:
+) -> Response:
     """Of videos: `tracks` is JSON; `csv` a table of the same; `timeline` a PNG; `vtt` captions; `frames` JSON
     lines, one a frame; `video` the annotated MP4, which takes range requests; `crop` the best picture of a
     track. Of imports: `report` is JSON, `report_csv` a table, with a line for every file. Of exports:
@@ -174,4 +176,6 @@ async def get_result(
         return path, f"{stem}.{path.name}"
 
     path, name = await anyio.to_thread.run_sync(find)
+    if not await anyio.to_thread.run_sync(parts.jobs.disk.plain, path):
+        return await sealed_file(request, parts.jobs.disk, path, TYPES[path.suffix], name)
     return FileResponse(path, media_type=TYPES[path.suffix], filename=name, content_disposition_type="inline")

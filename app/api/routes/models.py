@@ -10,12 +10,14 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 
 @router.get("", summary="List the models", responses=problems())
 async def list_models(parts: PartsDep) -> ModelList:
-    """Every model of the models folder with what its manifest says; one of them is active."""
+    """Every model of the models folder with what its manifest says. Each gallery is served by the model that
+    enrolled it, which is loaded when it is first asked for."""
     models = [
         ModelInfo(
             name=manifest.name,
             version=manifest.version,
             active=folder == parts.active_model,
+            loaded=manifest.contract in parts.serving.contracts,
             contract=manifest.contract,
             embedding_size=manifest.embedding_size,
             template=manifest.template,

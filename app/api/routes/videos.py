@@ -8,6 +8,7 @@ from fastapi import APIRouter, Response
 from app.api.parts import ContextDep, OnceDep, PartsDep, problems
 from app.api.schemas_jobs import Job, VideoOptions, shown
 from app.api.upload import checked, form, save_upload
+from app.disk import Disk
 from app.jobs.video import KIND, UPLOAD
 
 router = APIRouter(prefix="/v1/videos", tags=["videos and jobs"])
@@ -34,10 +35,11 @@ async def analyze_video(parts: PartsDep, context: ContextDep, once: OnceDep) -> 
             field="video",
             max_bytes=context.limits.video_bytes,
             patience=context.limits.body_timeout,
+            disk=parts.jobs.disk,
         )
         options = checked(VideoOptions, saved)
         await anyio.to_thread.run_sync(parts.gallery.get_gallery, options.gallery)
-        await anyio.to_thread.run_sync(_check, folder / UPLOAD, saved.name)
+        await anyio.to_thread.run_sync(_check, folder / UPLOAD, saved.name, parts.jobs.disk)
 
         def submit() -> Job:
             nonlocal submitted
@@ -57,8 +59,8 @@ async def analyze_video(parts: PartsDep, context: ContextDep, once: OnceDep) -> 
                 await anyio.to_thread.run_sync(parts.jobs.discard, job_id)
 
 
-def _check(file: Path, name: str | None) -> None:
+def _check(file: Path, name: str | None, disk: Disk) -> None:
     """Raises VideoError where the file holds no picture."""
     from app.video.reader import VideoReader  # loads FFmpeg: not before a video comes
 
-    VideoReader(file, name).close()
+    VideoReader(file, name, disk).close()

@@ -12,11 +12,13 @@ from app.pipeline.manifest import Calibration
 
 
 class ModelInfo(Output):
-    """A model in the models folder. active: the one that this service uses."""
+    """A model in the models folder. active: the one of galleries that hold nothing yet, of `/v1/embed` and of
+    `/v1/verify`. loaded: in memory, because it is active or a gallery holds its embeddings."""
 
     name: str
     version: str
     active: bool
+    loaded: bool
     contract: str
     embedding_size: int
     template: str

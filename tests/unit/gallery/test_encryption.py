@@ -2,6 +2,7 @@
 
 import io
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,16 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.disk import Disk, rewrite, settle
 from app.gallery import encryption, store
 from app.gallery.backup import restore
 from app.gallery.database import Database
 from app.gallery.errors import StorageError
 from app.gallery.service import GalleryService
 from app.gallery.types import GalleryRules
-from app.gallery.vault import OVERHEAD, SealedReader, SealedWriter, Vault
+from app.gallery.vault import OVERHEAD, SealedFile, Vault
 from tests.unit.gallery.conftest import CONTRACT, face, unit
 
 KEY = bytes(range(32))
@@ -170,33 +172,100 @@ def test_values(plain: bytes, bound: bytes) -> None:
             opener.open(other, belongs)
 
 
-@pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3 << 20])
-def test_files(size: int) -> None:
-    plain, file, vault = os.urandom(size), io.BytesIO(), Vault(KEY)
-    with SealedWriter(vault, file) as writer:
-        for start in range(0, size, 700_001):
-            writer.write(plain[start : start + 700_001])
-    sealed = file.getvalue()
-    reader = SealedReader(vault, io.BytesIO(sealed))
-    assert reader.read(size // 2) + reader.read(size) == plain
-    assert reader.read(1) == b""
-    for broken in (sealed[:-1], sealed[:40], sealed[:-40] + bytes(40)):
-        with pytest.raises(StorageError):
-            SealedReader(vault, io.BytesIO(broken)).read(size + 1)
-    with pytest.raises(StorageError):
-        SealedReader(Vault(OTHER), io.BytesIO(sealed)).read(1)
+CHUNK = 1 << 18
 
 
-def test_chunks_cannot_be_exchanged() -> None:
-    plain, file, vault = os.urandom(2 << 20), io.BytesIO(), Vault(KEY)
-    with SealedWriter(vault, file) as writer:
-        writer.write(plain)
-    sealed = file.getvalue()
-    start, chunk = 32, 5 + OVERHEAD + (1 << 20)
-    first, second = sealed[start : start + chunk], sealed[start + chunk :]
-    swapped = sealed[:start] + second + first
+def sealed(path: Path, plain: bytes, step: int = 70_001) -> bytes:
+    """What a file holds on the disk."""
+    with io.BufferedWriter(SealedFile(Vault(KEY), path.open("w+b"), writing=True)) as file:
+        for start in range(0, len(plain), step):
+            file.write(plain[start : start + step])
+    return path.read_bytes()
+
+
+def opened(path: Path, key: bytes = KEY) -> io.BufferedReader:
+    return io.BufferedReader(SealedFile(Vault(key), path.open("rb")))
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK])
+def test_files(tmp_path: Path, size: int) -> None:
+    plain, path = os.urandom(size), tmp_path / "file"
+    on_disk = sealed(path, plain)
+    assert not size or plain[:16] not in on_disk
+    with opened(path) as file:
+        assert file.read(size // 2) + file.read() == plain
+        assert file.read(1) == b""
+        assert file.seek(-min(size, 9), os.SEEK_END) == size - min(size, 9)
+        assert file.read() == plain[-9:]
+    whole = [on_disk[: 32 + n * (CHUNK + OVERHEAD)] for n in range(size // CHUNK)]
+    for broken in (on_disk[:-1], on_disk[:20], on_disk[:-40] + bytes(40), *whole):
+        if broken == on_disk:
+            continue
+        path.write_bytes(broken)
+        with pytest.raises(StorageError), opened(path) as file:
+            file.read()
+    path.write_bytes(on_disk)
     with pytest.raises(StorageError):
-        SealedReader(vault, io.BytesIO(swapped)).read(2 << 20)
+        opened(path, OTHER)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3 * CHUNK), st.integers(1, 2 * CHUNK)), max_size=6))
+@settings(max_examples=15, deadline=None)
+def test_a_sealed_file_is_written_like_any_other(writes: list[tuple[int, int]]) -> None:
+    """FFmpeg goes back to the front of a video when it knows how long it is."""
+    plain = bytearray(os.urandom(CHUNK + 5))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file"
+        with io.BufferedWriter(SealedFile(Vault(KEY), path.open("w+b"), writing=True)) as file:
+            file.write(plain)
+            for place, length in writes:
+                start, piece = min(place, len(plain)), os.urandom(length)
+                file.seek(start)
+                file.write(piece)
+                plain[start : start + length] = piece
+        with opened(path) as file:
+            assert file.read() == plain
+
+
+def test_chunks_cannot_be_exchanged(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    on_disk = sealed(path, os.urandom(2 * CHUNK))
+    start, chunk = 32, CHUNK + OVERHEAD
+    path.write_bytes(on_disk[:start] + on_disk[start + chunk :] + on_disk[start : start + chunk])
+    with pytest.raises(StorageError), opened(path) as file:
+        file.read()
+
+
+def test_a_file_that_was_never_finished_does_not_open(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    file = SealedFile(Vault(KEY), path.open("w+b"), writing=True)
+    file.write(os.urandom(CHUNK))
+    file.write(b"more")  # the first chunk goes to the disk with it
+    file._file.flush()
+    with pytest.raises(StorageError):
+        opened(path)
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, KEY), (KEY, OTHER), (KEY, None)])
+@pytest.mark.parametrize("committed", [False, True])
+def test_files_of_jobs_change_their_key(
+    tmp_path: Path, before: bytes | None, after: bytes | None, committed: bool
+) -> None:
+    """A change that is broken off leaves what fits the key that the database has."""
+    old, new = (Disk(None if key is None else Vault(key)) for key in (before, after))
+    folder = tmp_path / "job"
+    (folder / "results").mkdir(parents=True)
+    old.put(folder / "upload", b"a video")
+    (folder / "results" / "journal.jsonl").write_bytes(old.line(b'{"a": 1}') + old.line(b'{"b": 2}') + b"ha")
+    rewrite(tmp_path, old, new)
+    disk = new if committed else old
+    settle(tmp_path, disk)
+    with disk.read(folder / "upload") as file:
+        assert file.read() == b"a video"
+    lines = (folder / "results" / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    assert [disk.content(line) for line in lines[:2]] == [b'{"a": 1}', b'{"b": 2}']
+    assert (b"a video" in (folder / "upload").read_bytes()) == (disk.vault is None)
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["journal.jsonl", "upload"]
 
 
 @pytest.mark.parametrize("text", ["00" * 32, "A" * 43 + "=", f" {'ab' * 32}\n"])

@@ -22,6 +22,21 @@ from app.gallery.types import CosinePolicy, GalleryRules, NewFace
 from tests.unit.gallery.conftest import CONTRACT, Open, face, unit
 
 
+def export(service: GalleryService, gallery_id: str, path: Path) -> portable.Written:
+    with path.open("wb") as file:
+        return portable.export(service, gallery_id, file)
+
+
+def restore(service: GalleryService, gallery_id: str, path: Path) -> portable.Restored:
+    with path.open("rb") as file:
+        return portable.restore(service, gallery_id, file)
+
+
+def header_of(path: Path) -> portable.Header:
+    with path.open("rb") as file:
+        return portable.read_header(file)
+
+
 def content(service: GalleryService, gallery_id: str) -> list[tuple[Any, ...]]:
     """Everything that a gallery holds, without the numbers that are the database's own."""
     i, f = IDENTITIES.c, FACES.c
@@ -73,12 +88,12 @@ def test_any_gallery_comes_back(
             first.create_identity("default", f"p{n}", name, metadata)
             if new:
                 first.enroll("default", f"p{n}", new)
-        written = portable.export(first, "default", folder / "out.parquet")
+        written = export(first, "default", folder / "out.parquet")
         assert (written.identities, written.faces) == (len(people), sum(p[2] for p in people))
-        done = portable.restore(second, "default", folder / "out.parquet")
+        done = restore(second, "default", folder / "out.parquet")
         assert (done.identities, done.enrolled, done.present) == (len(people), written.faces, 0)
         assert content(second, "default") == content(first, "default")
-        again = portable.restore(second, "default", folder / "out.parquet")
+        again = restore(second, "default", folder / "out.parquet")
         assert (again.identities, again.enrolled, again.present) == (0, 0, written.faces)
         assert content(second, "default") == content(first, "default")
     finally:
@@ -92,7 +107,7 @@ def exported(service: GalleryService, tmp_path: Path) -> Path:
     service.create_gallery("a", "The first", {"x": 1}, rules)
     for n, vector in enumerate(unit(30)):
         service.enroll("a", f"p{n // 3}", [face(vector, source=f"{n}.jpg")], create=True)
-    portable.export(service, "a", tmp_path / "a.parquet")
+    export(service, "a", tmp_path / "a.parquet")
     return tmp_path / "a.parquet"
 
 
@@ -102,15 +117,15 @@ def test_the_file_is_plain_parquet(exported: Path) -> None:
     assert np.array_equal(np.stack(table["embedding"].to_numpy()), unit(30))
     header = json.loads(table.schema.metadata[b"sphereid"])
     assert (header["contract"], header["dimension"], header["gallery"]) == (CONTRACT, 32, "a")
-    assert portable.read_header(exported).rules == GalleryRules(CosinePolicy(0.4), 0.1, "best")
+    assert header_of(exported).rules == GalleryRules(CosinePolicy(0.4), 0.1, "best")
 
 
 def test_two_galleries_of_one_database_can_hold_the_same_faces(
     service: GalleryService, exported: Path
 ) -> None:
     service.create_gallery("b", None, {}, GalleryRules(CosinePolicy(0.4)))
-    assert portable.restore(service, "b", exported).enrolled == 30
-    assert portable.restore(service, "b", exported).enrolled == 0
+    assert restore(service, "b", exported).enrolled == 30
+    assert restore(service, "b", exported).enrolled == 0
     (decision,), _ = service.identify("b", unit(30)[4:5], CONTRACT)
     assert decision.identity is not None
     assert decision.identity.id == "p1"
@@ -123,7 +138,7 @@ def test_what_was_imported_is_found_and_survives_a_restart(
 ) -> None:
     service = reopen()
     service.create_gallery("b", None, {}, GalleryRules(CosinePolicy(0.4), template=template))
-    portable.restore(service, "b", exported)
+    restore(service, "b", exported)
     for _ in range(2):
         decisions, gallery = service.identify("b", unit(30), CONTRACT, threshold=-1)
         assert [d.identity.id for d in decisions if d.identity] == [f"p{n // 3}" for n in range(30)]
@@ -135,7 +150,7 @@ def test_another_contract_is_refused_with_advice(service: GalleryService, export
     service.create_gallery("b", None, {}, GalleryRules())
     service.enroll("b", "x", [face(unit(1, 16)[0], contract="another")], create=True)
     with pytest.raises(ContractMismatchError, match=r"test-model.*another.*new gallery"):
-        portable.restore(service, "b", exported)
+        restore(service, "b", exported)
     assert service.get_gallery("b").faces == 1
 
 
@@ -175,7 +190,7 @@ def test_files_that_are_not_ours_are_refused_and_change_nothing(
 ) -> None:
     spoil(exported)
     with pytest.raises(InvalidRequestError):
-        portable.restore(service, "default", exported)
+        restore(service, "default", exported)
     assert service.get_gallery("default").faces == 0
 
 
