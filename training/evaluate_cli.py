@@ -118,7 +118,10 @@ def evaluate_openset(
 def evaluate_blufr(
     images: Annotated[Path, typer.Option(help="Photographs: a folder or a tar of PERSON/IMAGE.")],
     model: OneModel = None,
-    gallery: Annotated[int, typer.Option(help="People enrolled in each trial, one image each.")] = 1000,
+    lists: Annotated[
+        Path | None, typer.Option(help="BLUFR's own trials, blufr_lfw_config.mat; without: random splits.")
+    ] = None,
+    gallery: Annotated[int, typer.Option(help="People enrolled in a random split, one image each.")] = 1000,
     trials: Annotated[int, typer.Option(help="Random splits.")] = 10,
     aligned: Aligned = False,
     out: Json = None,
@@ -127,15 +130,15 @@ def evaluate_blufr(
 ) -> None:
     """BLUFR's measures at low false accept rates.
 
-    Verification over all pairs at FAR 0.1 %, open-set identification at FAR 1 %.
-    Splits are drawn here, by identity, and are not the published lists; mean less one standard deviation over
-    the trials is reported, as BLUFR does.
+    Verification over all pairs at FAR 0.1 %, open-set identification at FAR 1 %; mean less one standard
+    deviation over the trials is reported, as BLUFR does. Give --lists to compare with published figures.
     """
     from training.evaluation.identification_command import evaluate_blufr as run
 
     run(
         images,
         model=model,
+        lists=lists,
         gallery=gallery,
         trials=trials,
         aligned=aligned,

@@ -11,7 +11,7 @@ from rich.console import Console
 from app.pipeline.embed import OnnxEmbedder
 from training.errors import TrainingError
 from training.evaluation import plots
-from training.evaluation.blufr import Trial, blufr
+from training.evaluation.blufr import Trial, blufr, published_splits, random_splits
 from training.evaluation.inputs import find_model
 from training.evaluation.megaface import megaface
 from training.evaluation.photographs import Features, describe, person_of
@@ -43,6 +43,7 @@ def evaluate_blufr(
     images: Path,
     *,
     model: Path | None,
+    lists: Path | None,
     gallery: int,
     trials: int,
     aligned: bool,
@@ -51,19 +52,29 @@ def evaluate_blufr(
     folder: Path | None,
     console: Console,
 ) -> dict[str, Any]:
-    """Mean less one standard deviation over random splits, as BLUFR reports."""
+    """Mean less one standard deviation over the splits, as BLUFR reports."""
     name, run = describer(model, aligned=aligned, cache=cache, console=console)
-    features, identity, lost = people(run(images, "embed photographs"))
+    described = run(images, "embed photographs")
+    features, identity, lost = people(described)
+    there = [title for title, found in zip(described.names, described.load()[1], strict=True) if found]
     try:
         with console.status("comparing all pairs"):
-            made = blufr(features, identity, gallery=gallery, trials=trials)
+            if lists is not None:
+                splits = published_splits(lists, there)
+            else:
+                splits = list(random_splits(identity, gallery=gallery, trials=trials))
+            made = blufr(features, identity, splits)
     except ValueError as error:
         raise TrainingError(f"{images}: {error}; choose another --gallery") from None
+    enrolled = max(len(split.gallery) for split in splits)
+    drawn = (
+        "random splits by identity, 74 % of them tested" if lists is None else f"the splits of {lists.name}"
+    )
     result: dict[str, Any] = {
         "model": name,
-        "protocol": "BLUFR's measures on random splits by identity, 74 % of them tested",
-        "trials": trials,
-        "gallery": gallery,
+        "protocol": f"BLUFR's measures on {drawn}",
+        "trials": len(splits),
+        "gallery": enrolled,
         "images": len(features),
         "not_found": lost,
         "vr_at_far": _spread([trial.vr for trial in made]),
@@ -83,7 +94,7 @@ def evaluate_blufr(
                 "photographs",
                 f"{len(features):,} of {len(np.unique(identity)):,} people; {lost} without a face",
             ),
-            ("protocol", f"{result['protocol']}; {gallery} enrolled; not the published lists"),
+            ("protocol", f"{result['protocol']}; {enrolled} enrolled"),
         ),
         result,
         (Table("figures", ("figure", "mean − std", "mean ± std"), tuple(rows)),),

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
+from scipy.io import savemat
 
 from app.pipeline.embed import OnnxEmbedder
 from tests.toy import write_toy_model
@@ -21,7 +22,7 @@ from training.data.augment import center_view
 from training.data.store import held_out, open_store
 from training.errors import TrainingError
 from training.evaluation import photographs
-from training.evaluation.blufr import blufr
+from training.evaluation.blufr import blufr, published_splits, random_splits
 from training.evaluation.megaface import megaface
 from training.evaluation.photographs import describe
 from training.evaluation.streaming import Highest, trillion
@@ -114,7 +115,8 @@ def test_blufr_against_loops() -> None:
     rng = np.random.default_rng(1)
     identity = np.repeat(np.arange(40), 4)
     x = unit(rng.normal(size=(40, 6))[identity] + 0.8 * rng.normal(size=(160, 6)))
-    trials = blufr(x, identity, gallery=10, trials=3, vr_fars=(0.01, 1e-9), dir_fars=(0.1, 1e-4), seed=5)
+    splits = random_splits(identity, gallery=10, trials=3, seed=5)
+    trials = blufr(x, identity, splits, vr_fars=(0.01, 1e-9), dir_fars=(0.1, 1e-4))
     assert len({tuple(t.vr.values()) for t in trials}) == 3
     # The same draws, then every comparison by itself.
     rng = np.random.default_rng(5)
@@ -149,7 +151,49 @@ def test_blufr_against_loops() -> None:
         ]
         assert trial.dir == {0.1: pytest.approx(max(rates), abs=0.02)}
     with pytest.raises(ValueError, match="the test part has 30 of 30"):
-        blufr(x, identity, gallery=30)
+        list(random_splits(identity, gallery=30))
+
+
+def cells(rows: list[list[int]]) -> np.ndarray:
+    """As MATLAB stores a cell array of index columns, counted from 1."""
+    made = np.empty((len(rows), 1), object)
+    for number, row in enumerate(rows):
+        made[number, 0] = np.array(row, np.uint16)[:, None] + 1
+    return made
+
+
+def test_the_published_lists_of_blufr(tmp_path: Path) -> None:
+    listed = np.array([[f"{person}_{n:04d}.jpg"] for person in "ABCD" for n in (1, 2, 3)], object)
+    path = tmp_path / "blufr_lfw_config.mat"
+    indices = {
+        "testIndex": cells([[0, 1, 2, 3, 4, 5, 9], [3, 4, 5, 6, 7, 8]]),
+        "galIndex": cells([[0, 3], [3, 6]]),
+        "probIndex": cells([[1, 2, 4, 5, 9], [4, 5, 7, 8]]),
+    }
+    savemat(path, {"imageList": listed, **indices})
+    names = [f"lfw/{title[0]}/{title[:-4]}.jpg" for (title,) in listed[::-1]]
+    first, second = published_splits(path, names)
+    assert [names[row][-10:-4] for row in first.gallery] == ["A_0001", "B_0001"]
+    assert [names[row][-10:-4] for row in first.probes] == ["A_0002", "A_0003", "B_0002", "B_0003", "D_0001"]
+    assert len(first.test) == 7
+    assert [names[row][-10:-4] for row in second.gallery] == ["B_0001", "C_0001"]
+    # B's enrolled photograph has no face: no probe of hers can be told from a stranger's.
+    fewer = [name for name in names if "B_0001" not in name]
+    first, _ = published_splits(path, fewer)
+    assert [fewer[row][-10:-4] for row in first.probes] == ["A_0002", "A_0003", "D_0001"]
+    assert len(first.test) == 6
+    x = unit(np.eye(4)[np.array(["ABCD".index(n[4]) for n in names])] + 0.01)
+    (one, _) = blufr(x, np.array([ord(n[4]) for n in names]), published_splits(path, names), vr_fars=(0.1,))
+    assert one.vr == {0.1: 1.0}
+    assert (len(one.search.mated), len(one.search.non_mated)) == (4, 1)
+    with pytest.raises(TrainingError, match="none of the 12 photographs"):
+        published_splits(path, ["else.jpg"])
+    savemat(path, {"imageList": listed[:3], **indices})
+    with pytest.raises(TrainingError, match="indices do not fit"):
+        published_splits(path, names)
+    path.write_bytes(b"no matrix")
+    with pytest.raises(TrainingError, match="not BLUFR's list of trials"):
+        published_splits(path, names)
 
 
 def test_lists_of_videos_and_the_mean_of_their_frames(tmp_path: Path) -> None:
