@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Set
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
@@ -70,9 +71,7 @@ def process_video(
     Raises VideoError when the file cannot be used, CanceledError when `canceled` became true.
     """
     options = options or VideoOptions()
-    folder.mkdir(parents=True, exist_ok=True)
     crops, work = folder / CROPS, folder / _WORK
-    crops.mkdir(exist_ok=True)
     start = monotonic()
     analyzer = FrameAnalyzer(pipeline, options, links)
     header = {
@@ -80,7 +79,10 @@ def process_video(
         "contract": pipeline.embedder.contract,
         **{key: value for key, value in asdict(options).items() if key not in ("annotate", "workers")},
     }
-    with VideoReader(source, disk=disk) as reader, Spool(work, header, disk) as spool:
+    with ExitStack() as open_files:
+        reader = open_files.enter_context(VideoReader(source, disk=disk))
+        crops.mkdir(parents=True, exist_ok=True)  # only now: what is no video leaves no folder behind
+        spool = open_files.enter_context(Spool(work, header, disk))
         if not spool.resumed:  # what is left was found by another model, or with other options
             shutil.rmtree(folder / _FACES, ignore_errors=True)
             for crop in crops.glob("[0-9]*.jpg"):

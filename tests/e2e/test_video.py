@@ -290,3 +290,4 @@ def test_the_command_line_names_a_video(portrait: Pixels, clip: bytes, tmp_path:
         assert failed.returncode == 2, failed.stderr
         assert words in failed.stderr
         assert "Traceback" not in failed.stderr
+    assert not (tmp_path / "empty.results").exists()
