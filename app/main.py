@@ -75,14 +75,19 @@ def create_app(settings: Settings) -> FastAPI:
 @asynccontextmanager
 async def _running(settings: Settings, metrics: Metrics, admission: Admission) -> AsyncIterator[Any]:
     """The parts of the service, opened in the order of their dependence and closed in reverse."""
+    from app.api.enrolling import Enrolling
+    from app.api.looking import Looker
     from app.api.parts import Parts
     from app.api.recognition import Recognition
+    from app.api.workers import Workers
     from app.jobs.runner import JobRunner
     from app.jobs.video import KIND
     from app.pipeline.batcher import MicroBatcher
     from app.pipeline.embed import OnnxEmbedder
     from app.wiring import (
+        batch_lanes,
         batch_size,
+        batch_wait,
         build_engine,
         disk_of,
         gallery_jobs,
@@ -106,8 +111,9 @@ async def _running(settings: Settings, metrics: Metrics, admission: Admission) -
     def batched(embedder: OnnxEmbedder) -> MicroBatcher:
         return MicroBatcher(
             embedder,
+            lanes=batch_lanes(settings),
             max_batch=batch_size(settings),
-            max_wait=settings.queues.batch_wait_ms / 1e3,
+            max_wait=batch_wait(settings),
             max_queue=settings.queues.faces_waiting,
             more_expected=lambda: admission.active > 1,
             on_batch=metrics.batch,
@@ -142,12 +148,14 @@ async def _running(settings: Settings, metrics: Metrics, admission: Admission) -
     metrics.watch_queue("requests_active", lambda: admission.active)
     metrics.watch_queue("embed_queue_faces", lambda: models.waiting)
     metrics.watch_galleries(sizes)
-    recognition = Recognition(models, engine.limits, gallery, metrics, settings)
+    looker = Looker(engine.limits, metrics, settings)
+    workers, writers = Workers(settings.queues.in_flight, "work"), Workers(4, "write")
     trimming = asyncio.create_task(keep_trimmed())
     try:
         yield Parts(
             settings=settings,
-            recognition=recognition,
+            recognition=Recognition(models, looker, gallery, workers, metrics, settings),
+            enrolling=Enrolling(models, looker, gallery, workers, writers, metrics),
             gallery=gallery,
             serving=models,
             metrics=metrics,
@@ -163,6 +171,7 @@ async def _running(settings: Settings, metrics: Metrics, admission: Admission) -
         trimming.cancel()
         await asyncio.to_thread(monitors.stop)
         await asyncio.to_thread(jobs.stop)
-        await asyncio.to_thread(recognition.close)
+        await asyncio.to_thread(workers.close)
+        await asyncio.to_thread(writers.close)
         await asyncio.to_thread(models.close)
         await asyncio.to_thread(gallery.close)

@@ -70,7 +70,9 @@ class Detection(_Group):
         description="Lowest detection score of a face that is used, unless a request says.",
     )
     threads: int = Field(
-        default=1, ge=1, description="Threads of one detection; requests run beside each other."
+        default=1,
+        ge=1,
+        description="Threads of one detection, and of OpenCV; requests run beside each other.",
     )
 
 
@@ -80,7 +82,7 @@ class Queues(_Group):
     in_flight: int = Field(
         default_factory=lambda: max(2, os.cpu_count() or 1),
         ge=1,
-        description="Images decoded and searched for faces at the same time (default: the number of cores).",
+        description="Images worked on at the same time (default: the number of cores).",
     )
     waiting: int = Field(
         default=64, ge=0, description="Requests that may wait for their turn beyond those in flight."
@@ -92,11 +94,12 @@ class Queues(_Group):
         description="Most faces that go through the embedder together; "
         "0 takes 4 on the processor and 32 on a GPU.",
     )
-    batch_wait_ms: float = Field(
-        default=2.0,
+    batch_wait_ms: float | None = Field(
+        default=None,
         ge=0,
         le=1000,
-        description="Longest that a face waits for company, while other requests run.",
+        description="Longest that a face waits for company, while other requests run "
+        "(default: 0 on the processor, 2 on a GPU).",
     )
     jobs_waiting: int = Field(default=16, ge=1, description="Jobs, such as videos, that may wait.")
     faces_waiting: int = Field(default=512, ge=1, description="Faces that may wait for the embedder.")
@@ -177,7 +180,10 @@ class Settings(BaseSettings):
         description="Model file of the embedder; auto takes int8 on the CPU where it is measured as good.",
     )
     threads: int = Field(
-        default=0, ge=0, description="Threads of the embedder on the CPU; 0 takes one a physical core."
+        default=1,
+        ge=0,
+        description="Threads of one batch of the embedder on the CPU; batches run beside each other on the "
+        "other cores. 0 takes one a physical core and runs one batch at a time.",
     )
     default_fpir: float = Field(
         default=0.01,

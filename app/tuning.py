@@ -1,13 +1,13 @@
 """What this machine does best with: threads, workers and batch size, measured.
 
 The embedder alone first, for the batch size; then everything but HTTP as the service runs it: worker threads
-that decode and look for faces, and the micro-batcher behind them.
+that take a picture from its bytes to its embeddings, sharing batches by the micro-batcher.
 """
 
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -19,7 +19,7 @@ from app.pipeline.decode import decode
 from app.pipeline.pipeline import FacePipeline
 from app.pipeline.types import RGBImage
 from app.settings import Settings
-from app.wiring import Engine, build_engine
+from app.wiring import Engine, batch_lanes, build_engine
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 ALIKE = 0.97
@@ -94,7 +94,8 @@ def tune(
     for threads, workers in itertools.product(counts, sorted({*counts, 2 * cores})):
         tell(f"pipeline: embedder on {threads} threads, {workers} workers")
         batch = best_batch([each for each in batchings if each.threads == threads])
-        rate, median = _run(engines[threads], files, workers, batch, seconds)
+        lanes = batch_lanes(settings.model_copy(update={"threads": threads}))
+        rate, median = _run(engines[threads], files, workers, lanes, batch, seconds)
         trials.append(Trial(threads, workers, batch, rate, median))
     return Tuned(tuple(batchings), tuple(trials), best_trial(trials))
 
@@ -124,46 +125,36 @@ def _faces_per_second(engine: Engine, batch: int, seconds: float) -> float:
 
 
 def _run(
-    engine: Engine, files: Sequence[bytes], workers: int, batch: int, seconds: float
+    engine: Engine, files: Sequence[bytes], workers: int, lanes: int, batch: int, seconds: float
 ) -> tuple[float, float]:
     """Images per second and the median of their times, in milliseconds."""
-    under_way = 2 * workers
-    places = threading.Semaphore(under_way)
+    places = threading.Semaphore(2 * workers)
     taken: list[float] = []  # appended to from several threads; that is atomic
-    answers: list[Future[None]] = []
-    with MicroBatcher(engine.embedder, max_batch=batch) as batcher, ThreadPoolExecutor(workers) as pool:
+    with MicroBatcher(engine.embedder, lanes=lanes, max_batch=batch) as batcher:
         pipeline = FacePipeline(engine.detector, batcher)
 
         def look(file: bytes, arrived: float) -> None:
-            def answered(_: object) -> None:
-                taken.append(perf_counter() - arrived)
-                places.release()
-
             try:
-                found = pipeline.analyze(decode(file, engine.limits), embed=False).faces
-                crops = np.stack([each.crop for each in found]) if found else np.empty((0, 1, 1, 3), np.uint8)
-                batcher.submit(crops).add_done_callback(answered)
-            except BaseException:
+                pipeline.analyze(decode(file, engine.limits))
+                taken.append(perf_counter() - arrived)
+            finally:
                 places.release()
-                raise
 
         def run(until: float) -> None:
             pictures = itertools.cycle(files)
-            while perf_counter() < until:
-                places.acquire()
-                answers.append(pool.submit(look, next(pictures), perf_counter()))
-            for _ in range(under_way):
-                places.acquire()
-            for _ in range(under_way):
-                places.release()
+            answers = []
+            with ThreadPoolExecutor(workers) as pool:
+                while perf_counter() < until:
+                    places.acquire()
+                    answers.append(pool.submit(look, next(pictures), perf_counter()))
+            for answer in answers:
+                answer.result()
 
         run(perf_counter() + seconds / 4)
         taken.clear()
         began = perf_counter()
         run(began + seconds)
         elapsed = perf_counter() - began
-    for answer in answers:
-        answer.result()
     return len(taken) / elapsed, 1e3 * float(np.median(taken))
 
 

@@ -88,25 +88,47 @@ def load_embedder(settings: Settings, name: str) -> "OnnxEmbedder":
     )
 
 
+def on_gpu(settings: Settings) -> bool:
+    """Whether the embedder runs on a GPU, as far as can be told before it is loaded."""
+    if settings.provider != "auto":
+        return settings.provider != "cpu"
+    import onnxruntime
+
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
 def batch_size(settings: Settings) -> int:
     """Most faces that go through the embedder together.
 
     A processor gains nothing from more than a few, as soon as they don't fit its cache; they only need more
     memory and make everybody wait. A GPU wants many.
     """
-    if settings.queues.max_batch:
-        return settings.queues.max_batch
-    import onnxruntime
+    return settings.queues.max_batch or (32 if on_gpu(settings) else 4)
 
-    cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-    return 4 if settings.provider == "cpu" or (settings.provider == "auto" and not cuda) else 32
+
+def batch_lanes(settings: Settings) -> int:
+    """Batches that run beside each other: one on a GPU, on a processor as many as have cores."""
+    if on_gpu(settings) or not settings.threads:
+        return 1
+    return max(1, (os.cpu_count() or 1) // settings.threads)
+
+
+def batch_wait(settings: Settings) -> float:
+    """Seconds that a face waits for company. On a processor that would only leave a core without work."""
+    if settings.queues.batch_wait_ms is not None:
+        return settings.queues.batch_wait_ms / 1e3
+    return 0.002 if on_gpu(settings) else 0.0
 
 
 def build_engine(settings: Settings) -> Engine:
     """Load detector and embedder. Raises ModelError saying what is missing."""
+    import cv2
+
     from app.pipeline.decode import DecodeLimits
     from app.pipeline.detect import DetectorConfig, MtcnnDetector
 
+    # OpenCV's own threads would take the cores from the requests beside this one, most of it with waiting.
+    cv2.setNumThreads(settings.detection.threads)
     embedder = load_embedder(settings, model_folder(settings).name)
     detector = MtcnnDetector(
         DetectorConfig(

@@ -8,9 +8,11 @@ from fastapi import Depends, Header, Path, Query
 from starlette.requests import Request
 
 from app.api.admission import Admission
+from app.api.enrolling import Enrolling
+from app.api.looking import Timings
 from app.api.metrics import Metrics
 from app.api.once import KeyedLocks, Once
-from app.api.recognition import Recognition, Timings
+from app.api.recognition import Recognition
 from app.api.schemas import ProblemDocument, Slug
 from app.gallery.service import GalleryService
 from app.jobs.runner import JobRunner
@@ -27,6 +29,7 @@ class Parts:
 
     settings: Settings
     recognition: Recognition
+    enrolling: Enrolling
     gallery: GalleryService
     serving: Models
     metrics: Metrics

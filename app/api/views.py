@@ -6,6 +6,7 @@ from typing import Literal
 from app.api import schemas as s
 from app.gallery import types as g
 from app.pipeline.types import Face
+from app.serving import Model
 
 
 def face_members(face: Face) -> "s.FoundFace":
@@ -20,6 +21,11 @@ def face_members(face: Face) -> "s.FoundFace":
         landmarks=[(round(float(x), 2), round(float(y), 2)) for x, y in face.landmarks],
         quality=s.Quality(score=round(float(score), 4), reasons=list(reasons)),
     )
+
+
+def model_ref(model: Model) -> s.ModelRef:
+    """Which model made the embeddings."""
+    return s.ModelRef(name=model.name, contract=model.contract)
 
 
 def threshold(value: g.Threshold) -> s.Threshold:

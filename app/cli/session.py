@@ -68,10 +68,10 @@ class Session:
         """The galleries, with the model that one of them was enrolled with from here on. Raises StorageError,
         NotFoundError, and ContractMismatchError where the models folder lacks that model."""
         from app.pipeline.batcher import MicroBatcher
-        from app.wiring import serving
+        from app.wiring import batch_lanes, serving
 
         def batched(embedder: "OnnxEmbedder") -> MicroBatcher:
-            return MicroBatcher(embedder, max_wait=0)
+            return MicroBatcher(embedder, lanes=batch_lanes(self.settings))
 
         service = galleries or self.galleries()
         self.models = models = serving(self._engine, service, self.settings, batched)
@@ -132,12 +132,12 @@ def session(settings: Settings | None = None) -> Iterator[Session]:
     """Load the detector and the model. Raises ModelError."""
     from app.pipeline.batcher import MicroBatcher
     from app.pipeline.pipeline import FacePipeline
-    from app.wiring import build_engine
+    from app.wiring import batch_lanes, build_engine
 
     settings = settings or Settings()
     with ExitStack() as stack:
         engine = build_engine(settings)
-        batcher = stack.enter_context(MicroBatcher(engine.embedder, max_wait=0))
+        batcher = stack.enter_context(MicroBatcher(engine.embedder, lanes=batch_lanes(settings)))
         yield Session(settings, engine, FacePipeline(engine.detector, batcher), stack)
 
 

@@ -1,6 +1,7 @@
 """Whose face is it: searches in a gallery, and what is decided by its threshold."""
 
 from dataclasses import replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from app.gallery.errors import ContractMismatchError, InvalidRequestError
 from app.gallery.live import LiveGallery
 from app.gallery.matching import Among, candidates, search_index, similarity_to
 from app.gallery.registry import Registry
+from app.gallery.remembered import Owners, Remembered
 from app.gallery.types import (
     Candidate,
     Decision,
@@ -25,6 +27,10 @@ from app.gallery.types import (
 
 class Search(Registry):
     """The part of `GalleryService` that identifies and verifies."""
+
+    @cached_property
+    def _remembered(self) -> Remembered:
+        return Remembered()
 
     def identify(
         self,
@@ -74,9 +80,7 @@ class Search(Registry):
         among = self._among(gallery_id, asked)
         size = live.size() if among is None else among.entries(gallery.template)
         limit = self._threshold(gallery, size, threshold)
-        ranked = search_index(live, probes, wanted, among) if len(probes) else []
-        with self._database.reading() as tx:
-            found = candidates(live, tx, probes, wanted, among, ranked)
+        found = self._candidates(live, gallery, probes, wanted, among)
         margin = gallery.ambiguity_margin
         decided: list[tuple[Decision, str | None]]
         if assign_unique:
@@ -85,6 +89,19 @@ class Search(Registry):
             decided = [_named(decide(each, limit, margin, k=k)) for each in found]
         people = {each.identity_id: each.identity for row in found for each in row}
         return [d if i is None else replace(d, identity=people[i]) for d, i in decided], gallery
+
+    def _candidates(
+        self, live: LiveGallery, gallery: Gallery, probes: Vectors, k: int, among: Among | None
+    ) -> list[list[Candidate]]:
+        ranked = search_index(live, probes, k, among) if len(probes) else []
+        if ranked is not None and gallery.template == "best":
+            return self._remembered.candidates(gallery, ranked, partial(self._owners, gallery.id))
+        with self._database.reading() as tx:
+            return candidates(live, tx, probes, k, among, ranked)
+
+    def _owners(self, gallery_id: str, numbers: list[int]) -> Owners:
+        with self._database.reading() as tx:
+            return store.found_faces(tx, gallery_id, numbers)
 
     def nearest(self, gallery_id: str, vectors: Vectors, k: int) -> list[list[Candidate]]:
         """The k nearest identities of each probe (N, D), best first, without deciding anything."""

@@ -1,16 +1,17 @@
 """Micro-batching: the aligned crops of concurrent requests go through the embedder together.
 
 A network costs less per crop in a batch than alone, and a service sees many requests with one or two crops.
-One thread owns the embedder's turn: it gathers crops until a batch is full or the oldest request has waited
-long enough, and hands every request its own rows back. What arrives while a batch runs joins the next one.
+The threads that bring crops run the batches, so that a crop changes threads only where it shares a batch.
+What arrives while all lanes are busy waits, and goes in turns into the next batches.
 """
 
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final, Self
 
 import numpy as np
@@ -43,22 +44,34 @@ class BatchReport:
 
 
 @dataclass(slots=True, eq=False)
-class _Ticket:
-    """One request's crops on their way. taken: handed out so far; done: embedded so far."""
+class Ticket:
+    """One request's crops on their way, (N, H, W, 3) uint8, and the (N, D) float32 rows they become.
+
+    arrived: seconds of the batcher's clock. wanted: whether anybody still waits for them. taken: handed out
+    so far; done: embedded so far. waiting: whether the request's thread sleeps on `changed`.
+    """
 
     crops: RGBImage
     vectors: FloatArray
     arrived: float
-    future: "Future[FloatArray]" = field(default_factory=Future)
+    changed: threading.Condition
+    wanted: Callable[[], bool] = lambda: True
     taken: int = 0
     done: int = 0
+    error: BaseException | None = None
+    waiting: bool = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do for it."""
+        return self.error is not None or self.done == len(self.crops)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Share:
     """The part of a batch that belongs to one ticket: its crops [start, stop)."""
 
-    ticket: _Ticket
+    ticket: Ticket
     start: int
     stop: int
 
@@ -71,14 +84,14 @@ class FairQueue:
     """
 
     def __init__(self) -> None:
-        self._waiting: deque[_Ticket] = deque()
+        self._waiting: deque[Ticket] = deque()
         self._crops = 0
 
     def __len__(self) -> int:
-        """Crops that were not handed out yet, those of cancelled requests included until they are met."""
+        """Crops that were not handed out yet, those of abandoned requests included until they are dropped."""
         return self._crops
 
-    def push(self, ticket: _Ticket) -> None:
+    def push(self, ticket: Ticket) -> None:
         """Let a ticket wait for its turns."""
         self._waiting.append(ticket)
         self._crops += len(ticket.crops) - ticket.taken
@@ -87,16 +100,23 @@ class FairQueue:
         """Arrival of the longest-waiting ticket, None when nobody waits."""
         return min((ticket.arrived for ticket in self._waiting), default=None)
 
+    def sleeper(self) -> Ticket | None:
+        """The first ticket whose thread could be woken to run a batch."""
+        return next((ticket for ticket in self._waiting if ticket.waiting), None)
+
     def drop_finished(self) -> None:
-        """Forget the tickets whose callers gave up or whose first crops failed already."""
-        if any(ticket.future.done() for ticket in self._waiting):
-            self._waiting = deque(t for t in self._waiting if not t.future.done())
+        """Forget the tickets that nobody wants any more and those whose first crops failed already."""
+        for ticket in self._waiting:
+            if not ticket.finished and not ticket.wanted():
+                ticket.error = CancelledError()
+                ticket.changed.notify()
+        if any(ticket.finished for ticket in self._waiting):
+            self._waiting = deque(t for t in self._waiting if not t.finished)
             self._crops = sum(len(t.crops) - t.taken for t in self._waiting)
 
     def take(self, limit: int) -> list[Share]:
         """Hand out up to `limit` crops, one a ticket and turn, as one contiguous share a ticket."""
-        self.drop_finished()
-        counts: dict[_Ticket, int] = {}
+        counts: dict[Ticket, int] = {}
         for _ in range(min(limit, self._crops)):
             ticket = self._waiting.popleft()
             counts[ticket] = counts.get(ticket, 0) + 1
@@ -110,31 +130,34 @@ class FairQueue:
 class MicroBatcher:
     """A `FaceEmbedder` that lets concurrent callers share batches. Thread-safe.
 
-    `submit` returns a future at once, `embed` waits for it. Cancelling a future takes its crops out of the
-    queue. An error of the embedder hits only the request that caused it: a failing batch is repeated request
-    by request.
+    It has no threads of its own: whoever brings crops runs a batch as soon as a lane is free, the crops of
+    others among them, and sleeps otherwise until its own rows are there. An error of the embedder hits only
+    the request that caused it: a failing batch is repeated request by request.
     """
 
     def __init__(
         self,
         embedder: FaceEmbedder,
         *,
+        lanes: int = 1,
         max_batch: int = 32,
-        max_wait: float = 0.002,
+        max_wait: float = 0.0,
         max_queue: int = 512,
         more_expected: Callable[[], bool] = lambda: True,
         on_batch: Callable[[BatchReport], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """max_batch: crops a batch. max_wait: seconds that a request waits for company, 0 for none.
+        """lanes: batches that run beside each other. max_batch: crops a batch. max_wait: seconds that a
+        request waits for company although a lane is free, 0 for none.
 
         max_queue: crops that may wait; one request may pass it when nobody else waits, or a picture with more
         faces could never be served. more_expected: False says that waiting for company is pointless now.
-        on_batch: called after each batch from the batching thread. clock: seconds, monotonic.
+        on_batch: called after each batch in the thread that ran it. clock: seconds, monotonic.
         """
-        if max_batch < 1 or max_queue < 1 or max_wait < 0:
-            raise ValueError("max_batch and max_queue must be at least 1, max_wait at least 0")
+        if min(lanes, max_batch, max_queue) < 1 or max_wait < 0:
+            raise ValueError("lanes, max_batch and max_queue must be at least 1, max_wait at least 0")
         self._embedder: Final = embedder
+        self._lanes: Final = lanes
         self._max_batch: Final = max_batch
         self._max_wait: Final = max_wait
         self._max_queue: Final = max_queue
@@ -142,10 +165,10 @@ class MicroBatcher:
         self._on_batch: Final = on_batch
         self._clock: Final = clock
         self._queue = FairQueue()
-        self._wake = threading.Condition()
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._running = 0
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="embed-batches", daemon=True)
-        self._thread.start()
 
     @property
     def name(self) -> str:
@@ -165,44 +188,50 @@ class MicroBatcher:
     @property
     def waiting(self) -> int:
         """Crops in the queue now."""
-        with self._wake:
+        with self._lock:
             return len(self._queue)
 
     def align(self, image: RGBImage, faces: Sequence[Face]) -> RGBImage:
         """(N, H, W, 3) uint8 RGB crops of `faces`, as the embedder aligns them."""
         return self._embedder.align(image, faces)
 
-    def embed(self, crops: RGBImage) -> FloatArray:
-        """(N, D) float32 rows of L2 norm 1; waits for its batch. Raises what `submit` and
-        the embedder raise."""
-        return self.submit(crops).result()
+    def embed(self, crops: RGBImage, wanted: Callable[[], bool] = lambda: True) -> FloatArray:
+        """(N, D) float32 rows of L2 norm 1 for (N, H, W, 3) uint8 crops; N may be 0.
 
-    def submit(self, crops: RGBImage) -> "Future[FloatArray]":
-        """A future of the (N, D) float32 embeddings of (N, H, W, 3) uint8 crops; N may be 0.
-
-        Raises QueueFullError when too many crops wait already, BatcherClosedError after `close`.
+        wanted: False takes crops that still wait out of the queue, and CancelledError is raised.
+        Raises QueueFullError when too many crops wait already, BatcherClosedError after `close`, and what the
+        embedder raises.
         """
         vectors = np.empty((len(crops), self.dim), dtype=np.float32)
-        ticket = _Ticket(crops=crops, vectors=vectors, arrived=self._clock())
-        with self._wake:
+        with self._lock:
             if self._closed:
                 raise BatcherClosedError("the service is shutting down")
             if not len(crops):
-                ticket.future.set_result(vectors)
-                return ticket.future
+                return vectors
+            ticket = Ticket(crops, vectors, self._clock(), threading.Condition(self._lock), wanted)
             self._queue.drop_finished()
             if len(self._queue) and len(self._queue) + len(crops) > self._max_queue:
                 raise QueueFullError(f"{len(self._queue)} faces wait for the embedder already; try again")
             self._queue.push(ticket)
-            self._wake.notify()
-        return ticket.future
+            while not ticket.finished:
+                if shares := self._due():
+                    self._lead(shares)
+                else:
+                    ticket.waiting = True
+                    ticket.changed.wait(self._patience())
+                    ticket.waiting = False
+            self._hand_on()
+        if ticket.error is not None:
+            raise ticket.error
+        return vectors
 
     def close(self) -> None:
-        """Finish what waits, then stop. Idempotent."""
-        with self._wake:
+        """Finish what waits; take nothing more. Idempotent."""
+        with self._lock:
             self._closed = True
-            self._wake.notify()
-        self._thread.join()
+            while self._running or len(self._queue):
+                self._hand_on()
+                self._idle.wait()
 
     def __enter__(self) -> Self:
         return self
@@ -210,71 +239,75 @@ class MicroBatcher:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _run(self) -> None:
-        while (shares := self._next_batch()) is not None:
-            if not shares:
-                continue
-            now = self._clock()
-            report = BatchReport(
-                crops=sum(share.stop - share.start for share in shares),
-                requests=len(shares),
-                waited=max(0.0, now - min(share.ticket.arrived for share in shares)),
-            )
-            self._embed(shares)
-            self._on_batch(report)
+    # All below is called with the lock held.
 
-    def _next_batch(self) -> list[Share] | None:
-        """Wait for a batch worth running; None after `close`, when nothing is left to do."""
-        with self._wake:
-            while True:
-                self._queue.drop_finished()
-                oldest = self._queue.oldest()
-                if oldest is None:
-                    if self._closed:
-                        return None
-                    self._wake.wait()
-                    continue
-                patience = oldest + self._max_wait - self._clock()
-                if (
-                    self._closed
-                    or len(self._queue) >= self._max_batch
-                    or patience <= 0
-                    or not self._more_expected()
-                ):
-                    return self._queue.take(self._max_batch)
-                self._wake.wait(patience)
+    def _due(self) -> list[Share]:
+        """The crops of a batch that may run now; empty where none may."""
+        self._queue.drop_finished()
+        patience = self._patience()
+        return self._queue.take(self._max_batch) if patience is not None and patience <= 0 else []
 
-    def _embed(self, shares: list[Share]) -> None:
+    def _patience(self) -> float | None:
+        """Seconds until the next batch is due; None where only the end of another batch can make it so."""
+        oldest = self._queue.oldest()
+        if self._running >= self._lanes or oldest is None:
+            return None
+        if self._closed or len(self._queue) >= self._max_batch or not self._more_expected():
+            return 0.0
+        return oldest + self._max_wait - self._clock()
+
+    def _lead(self, shares: list[Share]) -> None:
+        report = BatchReport(
+            crops=sum(share.stop - share.start for share in shares),
+            requests=len(shares),
+            waited=max(0.0, self._clock() - min(share.ticket.arrived for share in shares)),
+        )
+        self._running += 1
+        try:
+            with _released(self._lock):
+                results = self._embed(shares)
+                self._on_batch(report)
+        finally:
+            self._running -= 1
+        for share, rows in results:
+            _deliver(share, rows)
+
+    def _hand_on(self) -> None:
+        """Whoever leaves lets somebody who waits run the next batch."""
+        self._queue.drop_finished()
+        sleeper = self._queue.sleeper() if self._running < self._lanes else None
+        if sleeper is not None:
+            sleeper.changed.notify()
+        self._idle.notify_all()
+
+    def _embed(self, shares: list[Share]) -> list[tuple[Share, FloatArray | Exception]]:
+        """Each share's rows, or what went wrong with it. Called without the lock."""
         try:
             crops = [share.ticket.crops[share.start : share.stop] for share in shares]
             rows = self._embedder.embed(crops[0] if len(crops) == 1 else np.concatenate(crops))
         except Exception as error:  # whatever a model or a malformed crop can raise belongs to its caller
-            if len(shares) > 1:
-                for share in shares:
-                    self._embed([share])
-            else:
-                self._fail(shares[0].ticket, error)
-            return
-        start = 0
-        for share in shares:
-            stop = start + share.stop - share.start
-            self._deliver(share, rows[start:stop])
-            start = stop
+            if len(shares) == 1:
+                return [(shares[0], error)]
+            return [result for share in shares for result in self._embed([share])]
+        ends = np.cumsum([share.stop - share.start for share in shares])
+        return list(zip(shares, np.split(rows, ends[:-1]), strict=True))
 
-    @staticmethod
-    def _deliver(share: Share, rows: FloatArray) -> None:
-        ticket = share.ticket
+
+def _deliver(share: Share, rows: FloatArray | Exception) -> None:
+    ticket = share.ticket
+    if isinstance(rows, Exception):
+        ticket.error = ticket.error or rows
+    else:
         ticket.vectors[share.start : share.stop] = rows
         ticket.done += len(rows)
-        if ticket.done == len(ticket.crops) and _may_answer(ticket.future):
-            ticket.future.set_result(ticket.vectors)
-
-    @staticmethod
-    def _fail(ticket: _Ticket, error: Exception) -> None:
-        if _may_answer(ticket.future):
-            ticket.future.set_exception(error)
+    if ticket.finished:
+        ticket.changed.notify()
 
 
-def _may_answer(future: "Future[FloatArray]") -> bool:
-    """True, once, when nobody cancelled the future or answered it; it cannot be cancelled after that."""
-    return not future.done() and future.set_running_or_notify_cancel()
+@contextmanager
+def _released(lock: threading.Lock) -> Iterator[None]:
+    lock.release()
+    try:
+        yield
+    finally:
+        lock.acquire()

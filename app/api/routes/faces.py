@@ -67,7 +67,7 @@ async def enroll(
         field="images",
         most=context.limits.images_per_request,
     )
-    recognition = parts.recognition
+    enrolling = parts.enrolling
 
     async def write(keyed: Keyed[s.EnrollAnswer] | None) -> s.EnrollAnswer:
         await anyio.to_thread.run_sync(known)
@@ -76,13 +76,13 @@ async def enroll(
             rules = parts.gallery.get_gallery(gallery)
             prepared = await until_gone(
                 context.request,
-                recognition.prepare(model, body.images, body.options, context.timings, rules),
+                enrolling.prepare(model, body.images, body.options, context.timings, rules),
             )
-            return await recognition.enroll(
+            return await enrolling.enroll(
                 model, gallery, identity, prepared, body.options, context.id, context.timings, keyed
             )
 
-        return await recognition.with_model_of(gallery, attempt)
+        return await enrolling.with_model_of(gallery, attempt)
 
     def known() -> None:
         """A wrong id is refused before any image is looked at."""

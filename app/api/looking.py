@@ -1,0 +1,118 @@
+"""From the bytes of an image to its faces and their embeddings."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Final
+
+import numpy as np
+
+from app.api import schemas as s
+from app.api.body import Upload
+from app.api.metrics import Metrics
+from app.api.workers import Call
+from app.pipeline.decode import DecodedImage, DecodeLimits, decode
+from app.pipeline.types import Face, FloatArray
+from app.serving import Model
+from app.settings import Settings
+
+Timings = dict[str, float]
+"""Milliseconds by stage."""
+
+STAGES: Final = ("queue", "decode", "detect", "embed")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """An image after the pipeline.
+
+    width, height: upright, in pixels. faces: largest first, in the same pixels. vectors: (N, D) float32, no
+    rows where no embedding was asked for. picture: the pixels, where they were asked for.
+    """
+
+    width: int
+    height: int
+    faces: tuple[Face, ...]
+    vectors: FloatArray
+    timings: Timings
+    picture: DecodedImage | None = None
+
+    @property
+    def size(self) -> s.ImageSize:
+        """For the answer."""
+        return s.ImageSize(width=self.width, height=self.height)
+
+
+class Looker:
+    """Looks at images as the settings say, and counts what it does in the metrics. Thread-safe."""
+
+    def __init__(self, limits: DecodeLimits, metrics: Metrics, settings: Settings) -> None:
+        self._limits = limits
+        self._metrics = metrics
+        self._min_score = settings.detection.min_score
+        self._most_faces = settings.limits.faces_per_image
+
+    def see(
+        self,
+        model: Model,
+        image: Upload,
+        options: s.FindOptions,
+        call: Call,
+        *,
+        embed: bool = True,
+        hold: bool = False,
+    ) -> Seen:
+        """Decode, detect and judge; embed with whatever other requests bring. hold: keep the picture.
+
+        Raises ImageError, QueueFullError, and CancelledError where nobody waits any more.
+        """
+        times = [call.asked, perf_counter()]
+        asked = options.min_detection_score
+
+        def lap() -> None:
+            times.append(perf_counter())
+            call.check()
+
+        decoded = decode(image.data, self._limits)
+        lap()
+        analysis = model.shared.analyze(
+            decoded,
+            embed=False,
+            min_face=options.min_face,
+            min_score=self._min_score if asked is None else asked,
+            max_faces=self._most_faces,
+        )
+        crops = [each.crop for each in analysis.faces]
+        lap()
+        vectors = np.empty((0, model.batcher.dim), np.float32)
+        if embed and crops:
+            vectors = model.batcher.embed(np.stack(crops), call.wanted)
+        lap()
+        stages = STAGES if embed else STAGES[:-1]
+        timings = {stage: 1e3 * (times[i + 1] - times[i]) for i, stage in enumerate(stages)}
+        for stage, milliseconds in timings.items():
+            self._metrics.stage(stage, milliseconds)
+        self._metrics.faces.inc(len(crops))
+        faces = tuple(each.face for each in analysis.faces)
+        return Seen(decoded.width, decoded.height, faces, vectors, timings, decoded if hold else None)
+
+
+@contextmanager
+def timed(stage: str, timings: Timings, metrics: Metrics) -> Iterator[None]:
+    """Time what is done inside as a stage of the request."""
+    start = perf_counter()
+    yield
+    timings[stage] = 1e3 * (perf_counter() - start)
+    metrics.stage(stage, timings[stage])
+
+
+def add(timings: Timings, more: Timings) -> None:
+    """Add the times of each stage, for an answer about several images."""
+    for stage, milliseconds in more.items():
+        timings[stage] = timings.get(stage, 0.0) + milliseconds
+
+
+def rounded(timings: Timings) -> Timings:
+    """For the answer."""
+    return {stage: round(milliseconds, 2) for stage, milliseconds in timings.items()}
