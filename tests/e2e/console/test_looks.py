@@ -30,7 +30,7 @@ LOOKS: dict[str, dict[str, object]] = {
 @pytest.fixture(scope="module")
 def crew(api: httpx.Client, pictures: Pictures, camera_url: str) -> Iterator[str]:
     """A gallery with a few people in it, and a monitor that looks for them."""
-    api.post("/v1/galleries", json={"id": "crew", "name": "Crew"}).raise_for_status()
+    api.post("/v1/galleries", json={"id": "crew", "name": "Crew", "keep_crops": True}).raise_for_status()
     enroll(api, "crew", "eileen-collins", "Eileen Collins", pictures.closer, pictures.tilted)
     for name in ("Ada Lovelace", "Grace Hopper", "Katherine Johnson", "Hedy Lamarr"):
         slug = name.lower().replace(" ", "-")

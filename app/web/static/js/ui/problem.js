@@ -1,13 +1,12 @@
 // Errors as the service words them: title, detail, and the request id to give to whoever reads the log.
 import { h } from "../dom.js";
 import { icon } from "../icons.js";
-import { sentence } from "../text.js";
 
 export function problem(error, { retry } = {}) {
   const known = error.title !== undefined || error.code !== undefined;
   return h("div", { class: "notice problem", role: "alert" }, icon("warn"), h("div", {},
     h("strong", {}, known ? error.message : "The console made a mistake"),
-    h("span", { class: "break" }, sentence(known ? error.detail : String(error.message ?? error))),
+    h("span", { class: "break" }, known ? error.detail : String(error.message ?? error)),
     error.errors?.length > 1
       ? h("ul", { class: "small" }, error.errors.map((fault) => h("li", {}, `${fault.where}: ${fault.what}`)))
       : null,

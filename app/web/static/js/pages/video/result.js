@@ -5,7 +5,7 @@ import { icon } from "../../icons.js";
 import { FINAL, fetchResult, jobAt, resultAt, save, watch } from "../../jobs.js";
 import { go, link } from "../../router.js";
 import { key } from "../../session.js";
-import { bytes, clock, decimal, plural } from "../../text.js";
+import { bytes, clock, plural } from "../../text.js";
 import { backTo, head } from "../../ui/head.js";
 import { jobBadge, jobProgress } from "../../ui/job.js";
 import { notice, problem } from "../../ui/problem.js";
@@ -55,7 +55,7 @@ export async function showVideo(root, id, signal) {
 function speed(job) {
   const { frames, seconds } = job.result;
   if (!frames || !seconds) return "";
-  return ` · ${decimal(frames / (seconds.analyze + seconds.decide))} frames a second`;
+  return ` · ${(frames / (seconds.analyze + seconds.decide)).toFixed(1)} frames a second`;
 }
 
 async function showResult(root, job, signal) {
