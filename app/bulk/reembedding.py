@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from app.bulk.errors import BulkError
 from app.gallery import store
-from app.gallery.evaluation import TARGETS, Point, in_turns, point, share
+from app.gallery.evaluation import TARGETS, Point, Rate, in_turns, point, share
 from app.gallery.exchange import CropsOf, face_ids, without_crops
 from app.gallery.models import ORDINAL_BITS
 from app.gallery.service import GalleryService
@@ -25,6 +25,10 @@ COMPARED: Final = 20_000
 """Faces that the comparison looks at, those of whole identities drawn at random, and a thousand probes."""
 
 _PROBES: Final = 1000
+
+
+_Measured = tuple[dict[str, Any], list[Point], Rate | None]
+"""As JSON, at each target, and rank one."""
 
 
 class Shadow:
@@ -179,13 +183,11 @@ def compare(service: GalleryService, gallery_id: str, shadow: Shadow) -> dict[st
     return {
         "old": measured["old"][0],
         "new": measured["new"][0],
-        "verdict": _verdict(measured["old"][1], measured["new"][1]),
+        "verdict": _verdict(*(measured[name] for name in ("old", "new"))),
     }
 
 
-def _measure(
-    vectors: Vectors, owners: NDArray[np.int64], probes: NDArray[np.intp]
-) -> tuple[dict[str, Any], list[Point]]:
+def _measure(vectors: Vectors, owners: NDArray[np.int64], probes: NDArray[np.intp]) -> _Measured:
     own, other = [], []
     better = []
     for start in range(0, len(probes), BATCH):
@@ -209,27 +211,36 @@ def _measure(
         "rank_one": None if rank_one is None else asdict(rank_one),
         "points": [asdict(each) for each in points],
     }
-    return document, points
+    return document, points, rank_one
 
 
-def _verdict(old: Sequence[Point], new: Sequence[Point]) -> str:
-    """`better`, `worse` or `alike` by FNIR at the smallest FPIR that both measured; `too_small` without."""
+def _verdict(old: _Measured, new: _Measured) -> str:
+    """`better`, `worse` or `alike` by FNIR at the smallest FPIR that both measured. Where too few strangers
+    are there for that, rank one can still say `better` or `worse`; otherwise it is `too_small`."""
     both = [
         (a.fnir, b.fnir)
-        for a, b in zip(old, new, strict=True)
+        for a, b in zip(old[1], new[1], strict=True)
         if a.measured and b.measured and a.fnir and b.fnir
     ]
     if not both:
-        return "too_small"
+        return _compared(new[2], old[2]) or "too_small"
     before, after = both[-1]
-    if after.low > before.high:
-        return "worse"
-    return "better" if after.high < before.low else "alike"
+    return _compared(before, after) or "alike"
+
+
+def _compared(high: Rate | None, low: Rate | None) -> str | None:
+    """Of two rates of which the second should be the lower one; None where their intervals overlap."""
+    if high is None or low is None or (high.low <= low.high and low.low <= high.high):
+        return None
+    return "better" if low.high < high.low else "worse"
 
 
 def _spoken(comparison: Mapping[str, Any]) -> str:
     pairs = zip(comparison["old"]["points"], comparison["new"]["points"], strict=True)
     measured = [(a, b) for a, b in pairs if a["measured"] and b["measured"]]
+    if not measured:
+        old, new = (comparison[name]["rank_one"]["value"] for name in ("old", "new"))
+        return f"rank one {new:.1%} instead of {old:.1%}"
     before, after = measured[-1]
     new, old = after["fnir"]["value"], before["fnir"]["value"]
     return f"FNIR {new:.1%} instead of {old:.1%} at FPIR {before['target']:g}"

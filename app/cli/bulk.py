@@ -248,7 +248,8 @@ def reembed_gallery(
 
     Embeds the gallery's crops with another model, compares both on the gallery's own pairs, and lets the new
     embeddings take over in one write. The gallery must have kept crops of all its faces (`sphereid gallery
-    create --keep-crops`). Afterwards serve the new model: SPHEREID_MODEL=NEW.
+    create --keep-crops`). From then on it is served by the new model, whatever SPHEREID_MODEL says. Beside a
+    running server ask that one: POST /v1/galleries/{gallery}/reembed.
     """
     from app.bulk.errors import BulkError
     from app.bulk.reembedding import reembed
@@ -285,11 +286,10 @@ def reembed_gallery(
         "better": "the new model tells these people apart better",
         "worse": "the new model tells these people apart less well",
         "alike": "both tell these people apart alike",
-        "too_small": "too few strangers to compare them by FNIR",
+        "too_small": "too few probes to tell which is better",
     }[done["verdict"]]
     if done["exchanged"]:
         note(f"{verdict}; {done['faces']} faces of {gallery_id} hold embeddings of {model} now")
-        note(f"serve it from here on: SPHEREID_MODEL={model}")
     else:
         note(f"{verdict}; {gallery_id} stays as it was")
 

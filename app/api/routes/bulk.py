@@ -131,7 +131,7 @@ async def reembed_gallery(
     """Embeds the gallery's crops with another model while the old one serves, compares both on the gallery's
     own pairs, and lets the new embeddings take over in one write: what is enrolled meanwhile is taken along.
     The gallery must have kept crops (`keep_crops`) of all its faces. The answer is a job with the artifact
-    `comparison`. Afterwards the service must serve the new model: set SPHEREID_MODEL and start it again."""
+    `comparison`. From then on this gallery is served by the new model, and others by their own."""
     body = await read_json(context.request, ReembedRequest, context.limits)
 
     def submit() -> Job:
