@@ -67,6 +67,13 @@ _NOTES = """
   tenth.
 """
 
+_TRAINING_NOTE = """
+- **Training**: the real command on made-up faces against forward, backward and update of its
+  backbone alone, one computing thread a process. Beside loading and augmentation, whose processor time has a
+  row of its own, the loop computes the losses of head and teacher and the mean weights; two processes also
+  exchange gradients.
+"""
+
 _GROWTH = """
 
 An exponent is the slope of time over size in logarithms over the last three points: 1 is linear, less is
@@ -99,7 +106,7 @@ def write(result: dict[str, Any], docs: Path) -> None:
         f"Last run {about['date']} on {about['cores_used']} cores of {about['processor']}, "
         f"Python {about['python']}, ONNX Runtime {about['onnxruntime']}; {_versions(result)}.\n",
         table(result),
-        _NOTES,
+        _NOTES + (_TRAINING_NOTE.lstrip() if "training_loop_over_bare" in result else ""),
     ]
     drawings: dict[str, tuple[str, Callable[[Any, dict[str, Any]], None]]] = {
         "detector": ("Time of one image, by detector", _draw_detector),
