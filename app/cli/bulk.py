@@ -242,37 +242,45 @@ def reembed_gallery(
     gallery_id: GalleryName = "default",
     force: Annotated[bool, typer.Option(help="Change also where the new model is found worse.")] = False,
     compare_only: Annotated[bool, typer.Option(help="Compare, and leave the gallery as it is.")] = False,
+    server: Annotated[
+        str | None,
+        typer.Option(help="Let this running server do it beside its requests.", metavar="URL"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Change a gallery's model.
 
     Embeds the gallery's crops with another model, compares both on the gallery's own pairs, and lets the new
     embeddings take over in one write. The gallery must have kept crops of all its faces (`sphereid gallery
-    create --keep-crops`). From then on it is served by the new model, whatever SPHEREID_MODEL says. Beside a
-    running server ask that one: POST /v1/galleries/{gallery}/reembed.
+    create --keep-crops`). From then on it is served by the new model, whatever SPHEREID_MODEL says. With
+    --server http://127.0.0.1:8000 a running server does it, without a gap for those who ask it meanwhile.
     """
     from app.bulk.errors import BulkError
     from app.bulk.reembedding import reembed
+    from app.cli.remote import RemoteError, Server
     from app.wiring import load_embedder, load_manifests
 
     settings = Settings()
-    known = load_manifests(settings)
-    if model not in known:
-        raise ValueError(f"there is no model {model!r} in {settings.models_dir} (there: {', '.join(known)})")
-    with gallery(settings) as service, bar("Embedding", "faces") as show:
-        service.get_gallery(gallery_id)
-        try:
-            done = reembed(
-                service,
-                gallery_id,
-                load_embedder(settings, model),
-                force=force,
-                compare_only=compare_only,
-                report=show,
-            )
-        except BulkError as error:
-            fail(str(error))
-            raise typer.Exit(FAILED) from None
+
+    def here(show: Report) -> dict[str, Any]:
+        known = ", ".join(manifests := load_manifests(settings))
+        if model not in manifests:
+            raise ValueError(f"there is no model {model!r} in {settings.models_dir} (there: {known})")
+        with gallery(settings) as service:
+            service.get_gallery(gallery_id)
+            embedder = load_embedder(settings, model)
+            return reembed(service, gallery_id, embedder, force=force, compare_only=compare_only, report=show)
+
+    def there(show: Report) -> dict[str, Any]:
+        body = {"model": model, "force": force, "compare_only": compare_only}
+        return Server(str(server), settings).work(f"/v1/galleries/{gallery_id}/reembed", body, show)
+
+    try:
+        with bar("Embedding", "faces") as show:
+            done = here(show) if server is None else there(show)
+    except (BulkError, RemoteError) as error:
+        fail(str(error))
+        raise typer.Exit(FAILED) from None
     if as_json:
         typer.echo(json.dumps(done))
         return

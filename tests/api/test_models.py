@@ -1,6 +1,7 @@
 """Several models at once: each gallery is served by the one whose embeddings it holds, and changes it without
 a gap."""
 
+import json
 import threading
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from typer.testing import CliRunner, Result
 
+from app.cli import app
 from tests.api.conftest import assert_problem
 from tests.api.test_bulk import finished
 from tests.photographs import photograph
@@ -103,6 +106,31 @@ def test_a_gallery_changes_its_model_and_nobody_notices(
     with serving(settings) as running:  # the other one is loaded when somebody asks
         assert named(running.client, "g", probe) == ("p3", "young")
         assert named(running.client, "other", probe) == ("p3", "old")
+
+
+def test_the_command_line_asks_a_running_server(
+    two_models: Path, portrait: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPHEREID_API_KEYS", "correct-horse-battery")
+    settings = settings_for(two_models, model="old", api_keys=("correct-horse-battery",))
+    key = {"Authorization": "Bearer correct-horse-battery"}
+    with serving(settings, **key) as running:
+        fill(running.client, "g", portrait)
+
+        def reembed(*more: str) -> Result:
+            command = ["gallery", "reembed", "--model", "young", "--gallery", "g", "--json", *more]
+            return CliRunner().invoke(app, [*command, "--server", running.url])
+
+        compared = reembed("--compare-only")
+        assert compared.exit_code == 0, compared.output
+        assert not json.loads(compared.stdout)["exchanged"]
+        done = reembed("--force")
+        assert done.exit_code == 0, done.output
+        assert json.loads(done.stdout)["faces"] == 2 * PEOPLE
+        assert named(running.client, "g", photograph(portrait, 1, 1)) == ("p1", "young")
+        refused = reembed()
+        assert refused.exit_code == 2
+        assert "already" in refused.output
 
 
 def test_a_model_that_is_gone_is_named(two_models: Path, portrait: NDArray[np.uint8]) -> None:
