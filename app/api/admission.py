@@ -78,17 +78,28 @@ async def until_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
     The request's body must have been read.
     """
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request))
+    me = asyncio.current_task()
+    assert me is not None
+    gone = waiting = False
+
+    def left(watch: "asyncio.Task[None]") -> None:
+        nonlocal gone
+        if waiting and not watch.cancelled():
+            gone = True
+            me.cancel()
+
+    watch = asyncio.ensure_future(_disconnected(request))
+    watch.add_done_callback(left)
+    waiting = True
     try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
+        return await work
+    except asyncio.CancelledError:
+        if gone and not me.uncancel():  # else it was not we who cancelled, or not we alone
+            raise ClientDisconnect from None
+        raise
     finally:
-        for each in (task, gone):
-            each.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
+        waiting = False
+        watch.cancel()
 
 
 async def _disconnected(request: Request) -> None:

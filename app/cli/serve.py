@@ -43,9 +43,12 @@ def serve(
     logging.getLogger("uvicorn.error").addFilter(
         lambda record: not record.getMessage().startswith("Traceback")
     )
+    # Beside threads that compute, uvloop loses more than it gains: each of its callbacks takes the
+    # interpreter's lock by itself, asyncio's loop takes it once for all that are ready.
     server = uvicorn.Server(
         uvicorn.Config(
             app,
+            loop="asyncio",
             host=settings.host,
             port=settings.port,
             log_config=None,

@@ -104,6 +104,7 @@ class OnnxEmbedder:
         sink = _only(self._session.get_outputs(), "output", manifest)
         _check_shapes(source.shape, sink.shape, manifest)
         self._names = source.name, sink.name
+        self._device = "cpu" if self.provider == "CPUExecutionProvider" else "cuda"
         self._fixed_batch = source.shape[0] if isinstance(source.shape[0], int) else None
         self._max_batch = max_batch
         # The first run allocates and plans; a model that gives something else than promised fails here.
@@ -204,13 +205,20 @@ class OnnxEmbedder:
 
     def _forward(self, batch: FloatArray) -> FloatArray:
         """(rows, d) output of the network for a padded batch."""
-        source, sink = self._names
         step = self._fixed_batch or len(batch)
-        parts = [
-            self._session.run([sink], {source: batch[start : start + step]})[0]
-            for start in range(0, len(batch), step)
-        ]
+        parts = [self._run(batch[start : start + step]) for start in range(0, len(batch), step)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _run(self, batch: FloatArray) -> FloatArray:
+        """One run with input and output bound to where the model runs: each is copied once on a GPU and not
+        at all on the processor."""
+        source, sink = self._names
+        binding = self._session.io_binding()
+        binding.bind_ortvalue_input(source, ort.OrtValue.ortvalue_from_numpy(batch, self._device))
+        binding.bind_output(sink, self._device)
+        self._session.run_with_iobinding(binding)
+        output: FloatArray = binding.get_outputs()[0].numpy()
+        return output
 
     def _merge(self, output: FloatArray, count: int) -> FloatArray:
         """(count, D) unit rows from the network's output by the flip rule."""
