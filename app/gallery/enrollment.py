@@ -87,7 +87,8 @@ class Enrollment(Search):
                 self._fits(live, contract, vectors)
             if contract is not None and duplicates != "ignore":
                 owners = [(person.id, str(face.id)) for person in people for face in person.faces]
-                limit = self._threshold(live.gallery, live.size() + len(vectors)).value
+                bound = replace(live.gallery, contract=contract)  # these may be the first
+                limit = self._threshold(bound, live.size() + len(vectors)).value
                 others = bulk.resembling(
                     self._nearest(live, vectors, 2), vectors, [owner for owner, _ in owners], limit
                 )

@@ -1,11 +1,13 @@
 """The gallery service on a real database: who is found, who is not, and what is refused."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from app.gallery.bulk import NewPerson
 from app.gallery.calibration import DEFAULT_COSINE, ImpostorCalibration
 from app.gallery.errors import (
     ConflictError,
@@ -391,3 +393,23 @@ def test_threads_write_and_search_together(service: GalleryService) -> None:
     searcher.join()
     assert failures == []
     assert service.get_gallery("default").faces == 2 * 16
+
+
+def test_the_first_batch_is_compared_at_its_own_model_s_threshold(tmp_path: Path) -> None:
+    """With several models in the folder an empty gallery belongs to none of them yet."""
+    quantiles = [(10.0**-n, 0.5 + 0.08 * n) for n in range(6)]
+    calibrations = {
+        name: ImpostorCalibration.from_quantiles(quantiles, 1_000_000) for name in (CONTRACT, "another")
+    }
+    one = unit(1)[0]
+    people = [
+        NewPerson(f"p{n}", [replace(face(vector), id=f"f{n}")])
+        for n, vector in enumerate((one, near(one, 0.6)))
+    ]
+    service = GalleryService.open(f"sqlite:///{tmp_path}/g.db", tmp_path, calibrations=calibrations)
+    try:
+        done, resembled = service.enroll_many("default", people, duplicates="refuse")
+        assert (len(done.enrolled), resembled) == (2, {})
+        assert service.threshold("default").value > 0.6
+    finally:
+        service.close()
