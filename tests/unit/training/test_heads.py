@@ -229,6 +229,19 @@ def test_energy_of_an_orthogonal_basis() -> None:
     assert class_angles(lying, most=5) == class_angles(lying[::2]) != class_angles(lying)
 
 
+def test_energy_against_loops() -> None:
+    w = torch.randn(6, 3, generator=torch.Generator().manual_seed(2))
+    labels = [0, 4, 4, 2]
+    unit = (w / w.norm(dim=1, keepdim=True)).double().numpy()
+    others = [(y, j) for y in labels for j in range(6) if j != y]
+    chords = [np.linalg.norm(unit[y] - unit[j]) ** -2 for y, j in others]
+    found = hyperspherical_energy(w, torch.tensor(labels), "euclid").item()
+    assert found == pytest.approx(np.mean(chords), rel=1e-4)
+    arcs = [math.acos(unit[i] @ unit[j]) ** -2 for i, j in ((0, 2), (0, 4), (2, 4))]
+    found = hyperspherical_energy(w, torch.tensor(labels), "angular").item()
+    assert found == pytest.approx(np.mean(arcs), rel=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["euclid", "angular"])
 def test_energy_pushes_near_centres_apart_and_stays_finite(kind: str) -> None:
     w = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1e-3, 0.0], [1.0, 0.0, 0.0]], requires_grad=True)
