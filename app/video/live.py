@@ -78,6 +78,11 @@ class LiveSession:
         self._stranger = stranger
         self._told: set[int] = set()
 
+    @property
+    def remembered(self) -> int:
+        """How many tracks are kept, those in sight included."""
+        return len(self._analyzer.book.parts)
+
     def frame(self, time: float, image: RGBImage) -> list[LiveFace]:
         """The faces of the stream's next frame, largest first.
 
@@ -152,6 +157,11 @@ class GallerySession:
         self._gallery_id = gallery_id
         self._begin = begin
         self._model, self._session = models.follow(gallery_id, lambda model: (model, begin(model)))
+
+    @property
+    def remembered(self) -> int:
+        """As `LiveSession.remembered`."""
+        return self._session.remembered
 
     def frame(self, time: float, image: RGBImage) -> list[LiveFace]:
         """As `LiveSession.frame`."""

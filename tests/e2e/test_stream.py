@@ -138,4 +138,4 @@ def test_a_stream_remembers_only_what_is_near(server: Running, portrait: Pixels)
     for time in (0.0, 0.1, 100.0, 100.1, 200.0):
         tracks += [face.track for face in session.frame(time, frame)]
     assert tracks == [1, 1, 2, 2, 3]
-    assert len(session._analyzer.book.parts) == 1
+    assert session.remembered == 1
