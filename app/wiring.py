@@ -242,9 +242,14 @@ def open_gallery(settings: Settings) -> "GalleryService":
     from app.gallery.types import FpirPolicy, GalleryRules
     from app.serving import impostor_calibration
 
+    manifests = load_manifests(settings)
+    by_contract: dict[str | None, Manifest] = {each.contract: each for each in manifests.values()}
+    served = settings.model or next(iter(manifests), "")
+    if served in manifests:
+        by_contract[None] = manifests[served]  # it will enroll into galleries that hold nothing yet
     calibrations = {
-        manifest.contract: calibration
-        for manifest in load_manifests(settings).values()
+        contract: calibration
+        for contract, manifest in by_contract.items()
         if (calibration := impostor_calibration(manifest)) is not None
     }
     return GalleryService.open(

@@ -32,7 +32,7 @@ class Registry:
         self,
         database: Database,
         data_dir: Path,
-        calibrations: Mapping[str, ImpostorCalibration],
+        calibrations: Mapping[str | None, ImpostorCalibration],
         index: IndexSetting = "auto",
         audit_level: AuditLevel = "all",
     ) -> None:

@@ -173,10 +173,7 @@ class Search(Registry):
     def _threshold(self, gallery: Gallery, comparisons: int, fixed: float | None = None) -> Threshold:
         if fixed is not None:
             return Threshold(checks.cosine(fixed), "cosine")
-        calibration = self._calibrations.get(gallery.contract or "")
-        if gallery.contract is None and len(self._calibrations) == 1:
-            calibration = next(iter(self._calibrations.values()))
-        return gallery_threshold(gallery.policy, calibration, comparisons)
+        return gallery_threshold(gallery.policy, self._calibrations.get(gallery.contract), comparisons)
 
     def _fits(self, live: LiveGallery, contract: str, vectors: Vectors) -> None:
         gallery = live.gallery

@@ -32,7 +32,7 @@ class GalleryService(Galleries, People, Enrollment):
         self,
         database: Database,
         data_dir: Path,
-        calibrations: Mapping[str, ImpostorCalibration],
+        calibrations: Mapping[str | None, ImpostorCalibration],
         default_rules: GalleryRules,
         lock: FolderLock,
         index: IndexSetting = "auto",
@@ -50,7 +50,7 @@ class GalleryService(Galleries, People, Enrollment):
         database_url: str,
         data_dir: Path,
         *,
-        calibrations: Mapping[str, ImpostorCalibration] | None = None,
+        calibrations: Mapping[str | None, ImpostorCalibration] | None = None,
         default_rules: GalleryRules | None = None,
         index: IndexSetting = "auto",
         audit_level: AuditLevel = "all",
@@ -59,7 +59,8 @@ class GalleryService(Galleries, People, Enrollment):
         """Upgrade the schema, bring every index up to the database, and make sure that `default` exists.
 
         database_url: SQLAlchemy's, such as `sqlite:///data/gallery.db`. data_dir: where index snapshots go;
-        one process at a time may use it. calibrations: impostor calibration by embedding contract.
+        one process at a time may use it. calibrations: impostor calibration by embedding contract, and under
+        None that of galleries which hold nothing yet.
         audit_level: what the audit log takes in: `all`, the `writes` alone, or nothing (`off`).
         vault: encrypts embeddings and pictures at rest; StorageError where it does not fit.
         """

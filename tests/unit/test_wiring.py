@@ -4,8 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from app.gallery.calibration import DEFAULT_COSINE, gallery_threshold
+from app.gallery.types import FpirPolicy
+from app.pipeline.manifest import load_manifest
+from app.serving import impostor_calibration
 from app.settings import Settings
-from app.wiring import batch_size, build_engine
+from app.wiring import batch_size, build_engine, open_gallery
 from tests.server import settings_for
 from tests.toy import write_toy_model
 
@@ -18,6 +22,21 @@ def test_the_settings_of_detection_reach_the_detector(tmp_path: Path) -> None:
     config = detector.config  # type: ignore[attr-defined]
     assert (config.min_face, config.min_face_ratio, config.threads) == (44, 0.07, 2)
     assert config.thresholds[2] == 0.83
+
+
+@pytest.mark.parametrize("model", [None, "dlib29-asoftmax", "sphereface20-w32"])
+def test_a_gallery_that_holds_nothing_yet_has_the_served_models_threshold(
+    tmp_path: Path, model: str | None
+) -> None:
+    shipped = Path(__file__).parents[2] / "models"
+    gallery = open_gallery(settings_for(tmp_path, models_dir=shipped, model=model))
+    try:
+        manifest = load_manifest(shipped / (model or "dlib29-asoftmax"))
+        one_face = gallery_threshold(FpirPolicy(0.01), impostor_calibration(manifest), 0)
+        assert gallery.threshold("default") == one_face
+        assert one_face.value != DEFAULT_COSINE
+    finally:
+        gallery.close()
 
 
 @pytest.mark.parametrize(

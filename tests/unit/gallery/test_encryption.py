@@ -191,7 +191,7 @@ def opened(path: Path, key: bytes = KEY) -> io.BufferedReader:
 def test_files(tmp_path: Path, size: int) -> None:
     plain, path = os.urandom(size), tmp_path / "file"
     on_disk = sealed(path, plain)
-    assert not size or plain[:16] not in on_disk
+    assert size < 16 or plain[:16] not in on_disk  # a single byte may stand there by chance
     with opened(path) as file:
         assert file.read(size // 2) + file.read() == plain
         assert file.read(1) == b""

@@ -130,8 +130,8 @@ def test_ambiguity_and_unique_assignment(service: GalleryService) -> None:
 
 def test_the_threshold_follows_the_gallery(tmp_path: Path) -> None:
     scores = np.random.default_rng(0).normal(0, 0.15, 200_000)
-    calibration = {CONTRACT: ImpostorCalibration.from_scores(scores)}
-    service = GalleryService.open(f"sqlite:///{tmp_path}/g.db", tmp_path, calibrations=calibration)
+    calibrations = dict.fromkeys((None, CONTRACT), ImpostorCalibration.from_scores(scores))
+    service = GalleryService.open(f"sqlite:///{tmp_path}/g.db", tmp_path, calibrations=calibrations)
     try:
         small = service.threshold("default")
         assert (small.policy, small.target) == ("fpir", 0.01)
@@ -146,7 +146,7 @@ def test_the_threshold_follows_the_gallery(tmp_path: Path) -> None:
         assert service.threshold("default").value < grown.value
         service.update_gallery("default", template="mean")
         assert service.verify("default", "p1", PEOPLE[1], CONTRACT).threshold.value == pytest.approx(
-            calibration[CONTRACT].threshold(0.1)[0]
+            calibrations[CONTRACT].threshold(0.1)[0]
         )
     finally:
         service.close()
