@@ -40,6 +40,8 @@ class AugmentConfig:
     """Augmentation of one aligned face. Lengths are pixels of the 112-pixel face; p_* are probabilities.
 
     p_cut: of a black band along one edge, as where a photograph ends inside the face.
+    p_blend: of a mixture with another face, which belongs to nobody and is described by the teacher anew
+        (distill.live).
     """
 
     __pydantic_config__ = _STRICT
@@ -56,11 +58,16 @@ class AugmentConfig:
     contrast: float = 0.2
     p_erase: float = 0.1
     p_cut: float = 0.0
+    p_blend: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class BackboneConfig:
-    """Which network maps pixels to embeddings. `python -m training train --help` lists the names."""
+    """Which network maps pixels to embeddings. `python -m training train --help` lists the names.
+
+    map_pool: 2 averages the last map of a SphereFace network 2×2 before its fully connected layer, which
+        then has the size of one trained at half the resolution (data.input_pool=2) and can go on from it.
+    """
 
     __pydantic_config__ = _STRICT
 
@@ -68,6 +75,7 @@ class BackboneConfig:
     width: int = 64
     batch_norm: bool = False
     embedding_size: int = 512
+    map_pool: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +102,8 @@ class DistillConfig:
     relation: of the mean squared difference between the student's and the teacher's cosines in a batch.
     center: share of their mean that is subtracted from the descriptors first. All of it (1) spreads strangers
         around a cosine of 0.
+    live: folder of the model that the store's descriptors are of (`prepare --teacher`), to describe what is
+        not in the store: blended faces. On the CPU in int8, where its manifest says that this is as good.
     """
 
     __pydantic_config__ = _STRICT
@@ -101,6 +111,7 @@ class DistillConfig:
     weight: float = 0.0
     relation: float = 0.0
     center: float = 1.0
+    live: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from training.config import Config, to_dict
 from training.data.loader import Batch, Batches
 from training.data.sampler import EpochSampler
 from training.data.store import FaceStore, class_labels, held_out, open_store
+from training.data.teacher import load_live_teacher
 from training.errors import TrainingError
 from training.evaluation.validation import Validation, make_validation
 from training.heads.classifier import MarginHead, SoftmaxHead
@@ -161,7 +162,8 @@ def _batches(
         raise TrainingError(
             f"{int(use.sum())} usable images are less than one batch of {config.optimizer.batch_size}"
         )
-    return Batches(store, labels, sampler, config, distributed.rank(), distributed.world())
+    teacher = load_live_teacher(config) if config.augment.p_blend > 0 else None
+    return Batches(store, labels, sampler, config, distributed.rank(), distributed.world(), teacher)
 
 
 def make_optimizer(config: Config, objective: nn.Module) -> torch.optim.Optimizer:

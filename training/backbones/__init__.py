@@ -22,6 +22,7 @@ def _sphereface(config: BackboneConfig, size: tuple[int, int]) -> nn.Module:
         batch_norm=config.batch_norm,
         embedding_size=config.embedding_size,
         input_size=size,
+        map_pool=config.map_pool,
     )
 
 

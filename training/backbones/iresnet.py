@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from training.backbones.activation import PReLU
+
 UNITS: dict[str, tuple[int, int, int, int]] = {
     "iresnet18": (2, 2, 2, 2),
     "iresnet50": (3, 4, 14, 3),
@@ -21,7 +23,7 @@ class Unit(nn.Module):
             nn.BatchNorm2d(inputs),
             nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False),
             nn.BatchNorm2d(outputs),
-            nn.PReLU(outputs),
+            PReLU(outputs),
             nn.Conv2d(outputs, outputs, 3, stride, 1, bias=False),
             nn.BatchNorm2d(outputs),
         )
@@ -52,7 +54,7 @@ class IResNet(nn.Module):
     ) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.PReLU(width)
+            nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), PReLU(width)
         )
         channels, layers = width, []
         for stage, count in enumerate(units):

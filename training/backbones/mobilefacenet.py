@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from training.backbones.activation import PReLU
+
 # (expansion, channels, units, stride of the first unit), the paper's Table 1.
 _BOTTLENECKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
 
@@ -22,7 +24,7 @@ def _conv(
         nn.BatchNorm2d(outputs),
     ]
     if active:
-        layers.append(nn.PReLU(outputs))
+        layers.append(PReLU(outputs))
     return nn.Sequential(*layers)
 
 

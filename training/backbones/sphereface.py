@@ -9,6 +9,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from training.backbones.activation import PReLU
+
 UNITS: dict[str, tuple[int, int, int, int]] = {
     "sphereface4": (0, 0, 0, 0),
     "sphereface10": (0, 1, 2, 0),
@@ -33,7 +35,7 @@ class ResidualUnit(nn.Module):
             layers.append(nn.Conv2d(channels, channels, 3, padding=1, bias=False))
             if batch_norm:
                 layers.append(nn.BatchNorm2d(channels))
-            layers.append(nn.PReLU(channels))
+            layers.append(PReLU(channels))
         self.body = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,7 +48,8 @@ class SphereFaceNet(nn.Module):
 
     units: residual units of the four stages. width: channels of the first stage, doubled at every next
     (64 in the paper). batch_norm: normalise after every convolution, and the embedding without affine part.
-    input_size: (H, W) of the pixels; fixes the fully connected layer.
+    input_size: (H, W) of the pixels; fixes the fully connected layer. map_pool: side of the squares of the
+    last map that are averaged before it, so that 2 gives it the size that half the resolution had.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class SphereFaceNet(nn.Module):
         batch_norm: bool = False,
         embedding_size: int = 512,
         input_size: tuple[int, int] = (112, 96),
+        map_pool: int = 1,
     ) -> None:
         super().__init__()
         stages: list[nn.Module] = []
@@ -66,11 +70,14 @@ class SphereFaceNet(nn.Module):
             stages.append(nn.Conv2d(channels, out, 3, stride=2, padding=1, bias=not batch_norm))
             if batch_norm:
                 stages.append(nn.BatchNorm2d(out))
-            stages.append(nn.PReLU(out))
+            stages.append(PReLU(out))
             stages.extend(ResidualUnit(out, batch_norm) for _ in range(count))
             channels = out
         self.features = nn.Sequential(*stages)
-        self.map_size = tuple(math.ceil(side / 16) for side in input_size)
+        self.pool: nn.Module = nn.Identity()
+        if map_pool > 1:
+            self.pool = nn.AvgPool2d(map_pool, ceil_mode=True, count_include_pad=False)
+        self.map_size = tuple(math.ceil(math.ceil(side / 16) / map_pool) for side in input_size)
         self.fc = nn.Linear(
             channels * self.map_size[0] * self.map_size[1], embedding_size, bias=not batch_norm
         )
@@ -96,6 +103,6 @@ class SphereFaceNet(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        maps = self.features(pixels)
+        maps = self.pool(self.features(pixels))
         embedding: Tensor = self.norm(self.fc(torch.flatten(maps.contiguous(), 1)))
         return embedding

@@ -62,6 +62,23 @@ def augment(
     return out
 
 
+def blend(
+    canvases: NDArray[np.uint8], share: float, rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """About `share` of (N, 128, 128, 3) canvases mixed with another of them, and (N,) which ones.
+
+    Both have their eyes and mouth at the same places, so the mean of two faces is a face of nobody. Weights
+    are uniform in [0, 1], as mixup's (Zhang et al., ICLR 2018) with α = 1.
+    """
+    chosen = rng.random(len(canvases)) < share
+    partner = (np.arange(len(canvases)) + rng.integers(1, max(2, len(canvases)))) % len(canvases)
+    weight = rng.random(len(canvases))
+    blended = canvases.copy()
+    for i in np.flatnonzero(chosen):
+        cv2.addWeighted(canvases[i], weight[i], canvases[partner[i]], 1 - weight[i], 0, dst=blended[i])
+    return blended, chosen
+
+
 def _jittered(
     matrix: NDArray[np.float64], u: NDArray[np.float64], config: AugmentConfig
 ) -> NDArray[np.float64]:

@@ -11,10 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from app.pipeline.embed import OnnxEmbedder
 from training.config import Config
-from training.data.augment import augment
+from training.data.augment import augment, blend, center_view
 from training.data.sampler import EpochSampler
 from training.data.store import FaceStore
+from training.errors import TrainingError
+from training.evaluation.inputs import view_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +37,10 @@ def to_pixels(faces: NDArray[np.uint8]) -> Tensor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batches:
-    """Every batch is a function of (seed, step, rank), so a resumed run sees what an unbroken one would."""
+    """Every batch is a function of (seed, step, rank), so a resumed run sees what an unbroken one would.
+
+    teacher: describes faces that are not in the store; only blended ones need it.
+    """
 
     store: FaceStore
     labels: NDArray[np.int64]
@@ -42,6 +48,7 @@ class Batches:
     config: Config
     rank: int = 0
     world: int = 1
+    teacher: OnnxEmbedder | None = None
 
     def make(self, step: int, cache: dict[int, NDArray[np.int64]]) -> Batch:
         """This process's share of global step `step`."""
@@ -50,9 +57,23 @@ class Batches:
         indices = indices[self.rank * share : (self.rank + 1) * share]
         rng = np.random.default_rng((self.config.engine.seed, step, self.rank))
         data = self.config.data
-        faces = augment(self.store.images[indices], self.config.augment, data.template, data.input_pool, rng)
-        teacher = None if self.store.teacher is None else torch.from_numpy(self.store.teacher[indices])
-        return Batch(to_pixels(faces), torch.from_numpy(self.labels[indices]), teacher)
+        canvases, labels = self.store.images[indices], self.labels[indices]
+        targets = None if self.store.teacher is None else self.store.teacher[indices]
+        if self.config.augment.p_blend > 0:
+            canvases, blended = blend(canvases, self.config.augment.p_blend, rng)
+            labels = np.where(blended, -1, labels)
+            if targets is not None and blended.any():
+                targets[blended] = self._describe(canvases[blended])
+        faces = augment(canvases, self.config.augment, data.template, data.input_pool, rng)
+        teacher = None if targets is None else torch.from_numpy(targets)
+        return Batch(to_pixels(faces), torch.from_numpy(labels), teacher)
+
+    def _describe(self, canvases: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What the live teacher sees in canvases that are not in the store, as targets."""
+        if self.teacher is None or self.store.centering is None:
+            raise TrainingError("augment.p_blend: there is no live teacher to describe blended faces")
+        view = center_view(canvases, view_of(self.teacher.manifest))
+        return self.store.centering.apply(self.teacher.embed(view))
 
     def stream(self, first_step: int) -> Iterator[Batch]:
         """Endless batches from `first_step` on. Close the generator to stop the thread behind it."""

@@ -8,6 +8,7 @@ with `name` and `identity` (N,), −1 where unlabelled; optionally `teacher.npy`
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +20,45 @@ BORDER = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Centering:
+    """How a teacher's descriptors become targets: length 1, less `mean` (D,), times `scale`.
+
+    Lengths say how good a picture is, not who is on it: centering without the first step mixes the two.
+    """
+
+    mean: NDArray[np.float32]
+    scale: np.float32
+
+    @classmethod
+    def fit(cls, descriptors: NDArray[np.float32], share: float = 1.0) -> Self:
+        """Of (N, D) descriptors: `share` of their mean to subtract, and what brings them to a mean length
+        of 1."""
+        unit = _unit(descriptors)
+        mean = share * unit.mean(axis=0)
+        return cls(mean, 1 / np.linalg.norm(unit - mean, axis=1).mean())
+
+    def apply(self, descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, D) descriptors to (N, D) targets."""
+        targets: NDArray[np.float32] = (_unit(descriptors) - self.mean) * self.scale
+        return targets
+
+
+def _unit(descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
+    unit: NDArray[np.float32] = descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True)
+    return unit
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class FaceStore:
     """images: (N, 128, 128, 3) uint8, memory-mapped. name: (N,) `GROUP/IDENTITY/FILE`. identity: (N,)
     int64, −1 where unknown. teacher: (N, D) float32 descriptors, mean-centred as asked for and scaled to a
-    mean length of 1, or None."""
+    mean length of 1, or None; centering: what did that to them."""
 
     images: NDArray[np.uint8]
     name: NDArray[np.str_]
     identity: NDArray[np.int64]
     teacher: NDArray[np.float32] | None
+    centering: Centering | None = None
 
     @property
     def group(self) -> NDArray[np.str_]:
@@ -53,21 +84,12 @@ def open_store(folder: Path, center: float = 1.0) -> FaceStore:
         raise TrainingError(
             f"{folder} is inconsistent: {len(images)} images, {len(names)} names; prepare it again"
         )
-    teacher = None
+    teacher = centering = None
     if (folder / "teacher.npy").exists():
-        teacher = center_descriptors(np.load(folder / "teacher.npy").astype(np.float32), center)
-    return FaceStore(images, names, identity, teacher)
-
-
-def center_descriptors(descriptors: NDArray[np.float32], share: float = 1.0) -> NDArray[np.float32]:
-    """Bring (N, D) descriptors to length 1, subtract `share` of their mean, scale to a mean length of 1.
-
-    Lengths say how good a picture is, not who is on it: centering without the first step mixes the two.
-    """
-    unit = descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True)
-    centred = unit - share * unit.mean(axis=0, keepdims=True)
-    scaled: NDArray[np.float32] = centred / np.linalg.norm(centred, axis=1).mean()
-    return scaled
+        descriptors = np.load(folder / "teacher.npy").astype(np.float32)
+        centering = Centering.fit(descriptors, center)
+        teacher = centering.apply(descriptors)
+    return FaceStore(images, names, identity, teacher, centering)
 
 
 def held_out(identity: NDArray[np.int64], percent: int) -> NDArray[np.bool_]:

@@ -12,7 +12,9 @@ from rich.console import Console
 
 from app.pipeline.align import TEMPLATES
 from app.pipeline.embed import OnnxEmbedder, open_session
+from app.pipeline.errors import ModelError
 from app.pipeline.manifest import MANIFEST_FILE, Manifest
+from training.config import Config
 from training.data.augment import VIEWS, center_view
 from training.data.store import open_store
 from training.errors import TrainingError
@@ -63,6 +65,32 @@ def cache_targets(store: Path, teacher: Path, console: Console) -> bool:
         ) from None
     console.print(f"{final}: {shape[0]} targets of length {shape[1]}")
     return True
+
+
+def load_live_teacher(config: Config) -> OnnxEmbedder:
+    """The model `distill.live`, on one thread, in int8 where its manifest says that this is as good.
+
+    Raises TrainingError when none is named, or the store's descriptors are of another one.
+    """
+    live, record = config.distill.live, Path(config.data.store) / "teacher.json"
+    if not live:
+        raise TrainingError(
+            "augment.p_blend makes faces that are not in the store: name the model that described it with "
+            "distill.live=FOLDER (prepare --teacher FOLDER), or set augment.p_blend=0"
+        )
+    try:
+        teacher = OnnxEmbedder.load(live, providers="cpu", threads=1)
+    except ModelError as error:
+        raise TrainingError(f"distill.live: {error}") from None
+    cached = "another source"
+    if record.exists():
+        cached = json.loads(record.read_text(encoding="utf-8"))["teacher"]
+    if cached != teacher.contract:
+        raise TrainingError(
+            f"the targets in {config.data.store} are from {cached}, distill.live={live} is "
+            f"{teacher.contract}: run `python -m training teach {config.data.store} {live}` first"
+        )
+    return teacher
 
 
 def load_teacher(path: Path) -> OnnxEmbedder:

@@ -1,10 +1,13 @@
 """Parameter counts to the unit, the published structure, and what the options change."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from training import backbones
+from training.backbones.activation import PReLU
 from training.backbones.sphereface import ResidualUnit, SphereFaceNet
 from training.config import BackboneConfig
 from training.errors import TrainingError
@@ -144,3 +147,55 @@ def test_speed_counts_what_the_network_is() -> None:
     assert made.parameters == parameters(net)
     assert made.multiply_adds == backbones.multiply_adds(net, (112, 96))
     assert 0 < made.images_per_cpu_second < 1e6
+
+
+def test_the_last_map_can_be_averaged_to_the_size_that_half_the_resolution_had() -> None:
+    whole = BackboneConfig("sphereface4", width=4, batch_norm=True, embedding_size=8, map_pool=2)
+    half = replace(whole, map_pool=1)
+    full, small = (
+        backbones.build(whole, (112, 96)).eval(),
+        backbones.build(half, (56, 48)).eval(),
+    )
+    full.load_state_dict(small.state_dict())  # every parameter fits
+    pixels = torch.rand(2, 3, 112, 96)
+    maps = full.features(pixels)  # 7 × 6: the last row of squares holds one row alone
+    squares = [
+        maps[:, :, y : y + 2, x : x + 2].mean(dim=(2, 3)) for y in range(0, 7, 2) for x in range(0, 6, 2)
+    ]
+    expected = full.norm(full.fc(torch.stack(squares, dim=2).flatten(1)))
+    assert torch.allclose(full(pixels), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (4, 5, 3, 2)])
+def test_prelu_is_torchs_and_its_gradients_are_exact(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    ours, torchs = PReLU(5).double(), nn.PReLU(5).double()
+    slopes = torch.tensor([-0.5, 0.0, 0.25, 1.0, 1.7], dtype=torch.float64)
+    for module in (ours, torchs):
+        module.weight.data.copy_(slopes)
+    x = torch.randn(shape, dtype=torch.float64)
+    x.view(-1)[0] = 0
+    results = []
+    for module in (ours, torchs):
+        inputs = x.clone().requires_grad_()
+        output = module(inputs)
+        output.pow(2).sum().backward()
+        results.append((output.detach(), inputs.grad, module.weight.grad))
+    for mine, reference in zip(*results, strict=True):
+        assert mine is not None
+        assert torch.allclose(mine, reference, rtol=1e-12, atol=1e-12)
+    apart = torch.where(x.abs() < 1e-2, 0.5, x).requires_grad_()
+    assert torch.autograd.gradcheck(ours, (apart,))
+    assert torch.equal(ours.eval()(x), results[0][0])
+
+
+def test_prelu_learns_in_bf16_beside_slopes_in_float32() -> None:
+    torch.manual_seed(0)
+    module, reference = PReLU(8), nn.PReLU(8)
+    x = torch.randn(16, 8, 10, 10)
+    with torch.autocast("cpu", torch.bfloat16):
+        module(x.bfloat16()).float().pow(2).sum().backward()
+    reference(x).pow(2).sum().backward()
+    assert module.weight.grad is not None
+    assert module.weight.grad.dtype == torch.float32
+    assert torch.allclose(module.weight.grad, reference.weight.grad, rtol=0.03, atol=1)

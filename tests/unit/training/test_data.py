@@ -1,5 +1,6 @@
 """Store, sampler, augmentation and batches."""
 
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -7,13 +8,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from rich.console import Console
 
 from app.pipeline.align import TEMPLATES
+from app.pipeline.embed import OnnxEmbedder
+from tests.toy import write_toy_model
 from training.config import AugmentConfig, Config
-from training.data.augment import CUT, VIEWS, augment, center_view, to_canvas, view_size
+from training.data.augment import CUT, VIEWS, augment, blend, center_view, to_canvas, view_size
 from training.data.loader import Batches, to_pixels
 from training.data.sampler import EpochSampler
-from training.data.store import center_descriptors, class_labels, held_out, open_store
+from training.data.store import Centering, class_labels, held_out, open_store
+from training.data.teacher import cache_targets, load_live_teacher
 from training.errors import TrainingError
 
 NONE = AugmentConfig(False, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0)
@@ -72,7 +77,8 @@ def test_the_targets_lose_as_much_of_their_mean_as_asked() -> None:
     unit = [d / np.sqrt((d**2).sum()) for d in descriptors]
     mean = np.mean(unit, axis=0)
     for share in (0.0, 0.65, 1.0):
-        made = center_descriptors(descriptors * lengths, share)  # lengths make no difference
+        centering = Centering.fit(descriptors * lengths, share)  # lengths make no difference
+        made = centering.apply(descriptors * lengths)
         assert np.linalg.norm(made, axis=1).mean() == pytest.approx(1, abs=1e-5)
         typical = np.mean([np.linalg.norm(u - share * mean) for u in unit])
         assert made.mean(axis=0) == pytest.approx((1 - share) * mean / typical, abs=1e-5)
@@ -118,6 +124,61 @@ def test_a_cut_face_is_black_along_one_edge_and_itself_elsewhere() -> None:
         sides = {"top": rows[0], "bottom": rows[-1], "left": columns[0], "right": columns[-1]}
         edges.update(side for side, there in sides.items() if there)
     assert all(edges[side] >= 6 for side in ("top", "bottom", "left", "right"))
+
+
+def test_a_blended_face_is_a_weighted_mean_with_another_one() -> None:
+    rng = np.random.default_rng(0)
+    canvases = rng.integers(0, 256, (40, 128, 128, 3), dtype=np.uint8)
+    before = canvases.copy()
+    blended, chosen = blend(canvases, 0.5, np.random.default_rng(1))
+    assert np.array_equal(canvases, before)
+    assert np.array_equal(blended[~chosen], canvases[~chosen])
+    assert 10 < chosen.sum() < 30
+    for i in np.flatnonzero(chosen):
+        own, made = canvases[i].astype(float).ravel(), blended[i].astype(float).ravel()
+        fits = []
+        for j in range(40):
+            if j != i:
+                other = canvases[j].astype(float).ravel()
+                weight = np.clip((made - other) @ (own - other) / ((own - other) @ (own - other)), 0, 1)
+                fits.append(np.abs(weight * own + (1 - weight) * other - made).max())
+        assert min(fits) < 0.6  # rounding alone
+
+
+def test_blended_faces_have_no_label_and_the_live_teachers_target(
+    small_config: Callable[..., Config], store_folder: Path, tmp_path: Path
+) -> None:
+    folder, model = tmp_path / "store", write_toy_model(tmp_path / "models")
+    shutil.copytree(store_folder, folder)
+    config = small_config(data={"store": str(folder)}, augment={"p_blend": 0.5}, distill={"live": str(model)})
+    with pytest.raises(TrainingError, match=r"targets in .* are from another source"):
+        load_live_teacher(config)
+    (folder / "teacher.npy").unlink()
+    cache_targets(folder, model, Console(quiet=True))
+    store = open_store(folder)
+    sampler = EpochSampler(np.arange(100), np.ones(100), 16, seed=2)
+    batches = Batches(store, store.identity, sampler, config, teacher=load_live_teacher(config))
+    batch, rows = batches.make(3, {}), sampler.batch(3)
+    assert store.teacher is not None
+    assert store.centering is not None
+    assert batch.teacher is not None
+    kept = np.array(
+        [np.array_equal(t, own) for t, own in zip(batch.teacher, store.teacher[rows], strict=True)]
+    )
+    assert 2 < kept.sum() < 14
+    assert np.array_equal(batch.labels.numpy() >= 0, kept)
+    canvases, chosen = blend(store.images[rows], 0.5, np.random.default_rng((config.engine.seed, 3, 0)))
+    assert np.array_equal(chosen, ~kept)
+    described = store.centering.apply(OnnxEmbedder.load(model).embed(center_view(canvases, "112x96")))
+    assert batch.teacher.numpy()[chosen] == pytest.approx(described[chosen], abs=1e-5)
+    assert np.array_equal(batches.make(3, {}).pixels, batch.pixels)
+
+
+def test_blending_without_a_teacher_says_what_to_do(small_config: Callable[..., Config]) -> None:
+    with pytest.raises(TrainingError, match=r"distill\.live=FOLDER"):
+        load_live_teacher(small_config(augment={"p_blend": 0.5}))
+    with pytest.raises(TrainingError, match=r"distill\.live: .*nowhere"):
+        load_live_teacher(small_config(augment={"p_blend": 0.5}, distill={"live": "nowhere"}))
 
 
 def test_every_image_comes_as_often_as_its_weight_says() -> None:

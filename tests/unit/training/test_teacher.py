@@ -15,7 +15,7 @@ from tests.toy import toy_graph, write_toy_model
 from tests.unit.pipeline.models import linear_onnx, manifest_for
 from training.data import teacher as module
 from training.data.augment import center_view
-from training.data.store import center_descriptors, open_store
+from training.data.store import Centering, open_store
 from training.data.teacher import cache_targets, load_teacher
 from training.errors import TrainingError
 
@@ -40,7 +40,7 @@ def test_targets_are_the_teachers_embeddings_and_computed_once(
     assert faces.teacher is not None
     expected = OnnxEmbedder.load(folder).embed(center_view(np.asarray(faces.images), "112x96"))
     assert np.load(store / "teacher.npy") == pytest.approx(expected, abs=1e-6)
-    assert faces.teacher == pytest.approx(center_descriptors(expected), abs=1e-4)
+    assert faces.teacher == pytest.approx(Centering.fit(expected).apply(expected), abs=1e-4)
     teacher = load_teacher(folder)
     monkeypatch.setattr(OnnxEmbedder, "embed", lambda *_: pytest.fail("embedded again"))
     monkeypatch.setattr(module, "load_teacher", lambda _: teacher)
