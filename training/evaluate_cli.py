@@ -152,7 +152,9 @@ def evaluate_blufr(
 @evaluate.command("ytf")
 def evaluate_ytf(
     videos: Annotated[Path, typer.Option(help="Frames: a folder or a tar of PERSON/VIDEO/FRAME.jpg.")],
-    splits: Annotated[Path, typer.Option(help="The list of 5,000 video pairs, splits.txt.")],
+    splits: Annotated[
+        Path, typer.Option(help="The list of 5,000 video pairs: meta_and_splits.mat or splits.txt.")
+    ],
     model: OneModel = None,
     frames: Annotated[int, typer.Option(help="Frames of each video at most, evenly over its length.")] = 100,
     aligned: Aligned = False,

@@ -1,5 +1,6 @@
 """YouTube Faces: pairs of videos, each one feature, the mean of its frames' (Wolf et al., CVPR 2011)."""
 
+import re
 from collections import defaultdict
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,8 +22,45 @@ FloatArray = NDArray[np.float32]
 
 
 def read_splits(path: Path) -> Pairs:
-    """Read the list of video pairs: lines `FOLD, PERSON/VIDEO, PERSON/VIDEO, …, 0 or 1`, commas between; a
-    first line of names is skipped. Raises TrainingError naming the line that is none."""
+    """Read the list of video pairs.
+
+    `meta_and_splits.mat`, as it comes with the videos: `video_names`, V names PERSON/VIDEO, and `Splits`,
+    (500, 3, 10) of two places in them, counted from 1, and 1 for the same person, by fold. Or text: lines
+    `FOLD, PERSON/VIDEO, PERSON/VIDEO, …, 0 or 1`, commas between; a first line of names is skipped.
+    Raises TrainingError when the file is neither, naming the line that is none.
+    """
+    return _read_matlab(path) if path.suffix == ".mat" else _read_text(path)
+
+
+def _read_matlab(path: Path) -> Pairs:
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    try:
+        stored: dict[str, Any] = loadmat(path, simplify_cells=True)
+        names = [str(name).strip().replace("\\", "/") for name in np.atleast_1d(stored["video_names"])]
+        splits = np.atleast_3d(stored["Splits"]).astype(np.int64)
+    except OSError as error:
+        raise TrainingError(f"the list of videos {path} cannot be read: {error.strerror or error}") from None
+    except (MatReadError, KeyError, ValueError, TypeError, NotImplementedError) as error:
+        raise TrainingError(f"{path} is not YouTube Faces' list of video pairs: {error}") from None
+    # (pairs, 3, folds) to pairs fold by fold: two places and whether they are the same person.
+    rows = splits.transpose(2, 0, 1).reshape(-1, splits.shape[1])
+    places, same = rows[:, :2] - 1, rows[:, -1]
+    fits = (
+        splits.shape[1] == 3 and np.isin(places, np.arange(len(names))).all() and np.isin(same, (0, 1)).all()
+    )
+    if not fits or not len(rows):
+        raise TrainingError(
+            f"{path} is not YouTube Faces' list of video pairs: Splits does not fit its names"
+        )
+    used, place = np.unique(places, return_inverse=True)
+    left, right = place.reshape(-1, 2).T
+    fold = np.repeat(np.arange(1, splits.shape[2] + 1), splits.shape[0])
+    return Pairs([names[row] for row in used], left, right, same == 1, fold)
+
+
+def _read_text(path: Path) -> Pairs:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -58,17 +96,24 @@ def video_of(name: str) -> str:
 
 
 def spread_frames(names: list[str], videos: set[str], most: int) -> list[str]:
-    """At most `most` frames of each wanted video, evenly over its length, in order."""
+    """At most `most` frames of each wanted video, evenly over its length.
+
+    A video's frames are ordered by the numbers in their names: 0.99.jpg comes before 0.100.jpg.
+    """
     frames: dict[str, list[str]] = defaultdict(list)
     for name in names:
         if video_of(name) in videos:
             frames[video_of(name)].append(name)
     chosen: set[str] = set()
     for each in frames.values():
-        each.sort()
+        each.sort(key=_by_number)
         places = np.unique(np.linspace(0, len(each) - 1, min(most, len(each))).round().astype(int))
         chosen.update(each[place] for place in places)
     return [name for name in names if name in chosen]
+
+
+def _by_number(name: str) -> list[tuple[int, str]]:
+    return [(int(part) if part.isdigit() else -1, part) for part in re.split(r"(\d+)", name)]
 
 
 def video_features(features: Features, videos: list[str]) -> tuple[FloatArray, NDArray[np.bool_]]:

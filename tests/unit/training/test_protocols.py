@@ -214,6 +214,9 @@ def test_lists_of_videos_and_the_mean_of_their_frames(tmp_path: Path) -> None:
     names = [f"db/Ann/0/{n:03d}.jpg" for n in range(9)] + ["db/Bob/1/0.jpg", "db/Cy/5/0.jpg"]
     chosen = spread_frames(names, {"Ann/0", "Bob/1"}, 3)
     assert chosen == ["db/Ann/0/000.jpg", "db/Ann/0/004.jpg", "db/Ann/0/008.jpg", "db/Bob/1/0.jpg"]
+    # Named as in the published folders, without leading zeros.
+    frames = [f"db/Ann/3/aligned_detect_3.{n}.jpg" for n in (100, 101, 102, 98, 99)]
+    assert spread_frames(frames, {"Ann/3"}, 3) == [frames[0], frames[2], frames[3]]
     rng = np.random.default_rng(0)
     rows, found = unit(rng.normal(size=(4, 5))), np.array([True, False, True, False])
     np.savez(tmp_path / "0.npz", features=rows[:3], found=found[:3])
@@ -222,6 +225,37 @@ def test_lists_of_videos_and_the_mean_of_their_frames(tmp_path: Path) -> None:
     means, there = video_features(features, ["Ann/0", "Bob/1"])
     assert means[0] == pytest.approx(unit((rows[0] + rows[2])[None])[0], abs=1e-6)
     assert list(there) == [True, False]
+
+
+def test_the_published_list_of_video_pairs(tmp_path: Path) -> None:
+    path = tmp_path / "meta_and_splits.mat"
+    videos = np.array([["Ann/0"], ["Ann/3"], ["Bob\\1"], ["Cy/5"]], object)
+    splits = np.zeros((2, 3, 10))
+    splits[0] = np.array([1, 2, 1])[:, None]
+    splits[1] = np.array([2, 3, 0])[:, None]
+    labels = np.array([[1.0, 1, 2, 3]])
+    savemat(path, {"video_names": videos, "Splits": splits, "video_labels": labels, "mat_names": videos})
+    pairs = read_splits(path)
+    assert pairs.names == ["Ann/0", "Ann/3", "Bob/1"]
+    assert list(zip(pairs.left, pairs.right, pairs.same, pairs.fold, strict=True)) == [
+        row for fold in range(1, 11) for row in ((0, 1, True, fold), (1, 2, False, fold))
+    ]
+    lines = [f"{fold}, {pair}" for fold in range(1, 11) for pair in ("Ann/0, Ann/3, 1", "Ann/3, Bob/1, 0")]
+    (tmp_path / "splits.txt").write_text("\n".join(lines))
+    text = read_splits(tmp_path / "splits.txt")
+    assert (pairs.names, *map(list, (pairs.left, pairs.right, pairs.same, pairs.fold))) == (
+        text.names,
+        *map(list, (text.left, text.right, text.same, text.fold)),
+    )
+    for place, value in (((1, 1, 9), 5), ((1, 1, 9), 0), ((1, 2, 9), 2)):
+        wrong = splits.copy()
+        wrong[place] = value
+        savemat(path, {"video_names": videos, "Splits": wrong})
+        with pytest.raises(TrainingError, match="Splits does not fit its names"):
+            read_splits(path)
+    path.write_bytes(b"no matrix")
+    with pytest.raises(TrainingError, match="not YouTube Faces' list of video pairs"):
+        read_splits(path)
 
 
 @pytest.fixture(scope="module")
