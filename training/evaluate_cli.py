@@ -184,7 +184,10 @@ def evaluate_ytf(
 @evaluate.command("megaface")
 def evaluate_megaface(
     probes: Annotated[Path, typer.Option(help="Probes: a folder or a tar of PERSON/IMAGE (FaceScrub).")],
-    distractors: Annotated[Path, typer.Option(help="Distractors: a folder or a tar at any depth.")],
+    distractors: Annotated[
+        Path,
+        typer.Option(help="A folder or a tar at any depth, or this model's embeddings in an .npy file."),
+    ],
     model: OneModel = None,
     far: Annotated[float, typer.Option(help="For the TAR among all distractors.")] = 1e-6,
     aligned: Aligned = False,
@@ -217,7 +220,8 @@ def evaluate_megaface(
 def evaluate_trillion(
     faces: Annotated[Path, typer.Option(help="Labelled faces: a folder or a tar of PERSON/IMAGE.")],
     distractors: Annotated[
-        Path | None, typer.Option(help="Faces of other people: a folder or a tar at any depth.")
+        Path | None,
+        typer.Option(help="Of other people: a folder or a tar, or this model's embeddings in an .npy file."),
     ] = None,
     model: OneModel = None,
     far: Annotated[

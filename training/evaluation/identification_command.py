@@ -1,6 +1,6 @@
 """`evaluate blufr`, `megaface` and `trillion`: protocols over folders of photographs, one folder a person."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +14,40 @@ from training.evaluation import plots
 from training.evaluation.blufr import Trial, blufr, published_splits, random_splits
 from training.evaluation.inputs import find_model
 from training.evaluation.megaface import megaface
-from training.evaluation.photographs import Features, describe, person_of
+from training.evaluation.photographs import EmbeddingFile, Features, describe, person_of
 from training.evaluation.report import Report, Table, percent, publish
 from training.evaluation.streaming import trillion
 
 FloatArray = NDArray[np.float32]
-Describe = Callable[[Path, str], Features]
+Distractors = Features | EmbeddingFile
 
 
-def describer(model: Path | None, *, aligned: bool, cache: Path, console: Console) -> tuple[str, Describe]:
-    """The model's name, and what turns a folder or tar of photographs into features."""
+@dataclass(frozen=True, slots=True)
+class Describer:
+    """Turns photographs into a model's features."""
+
+    embedder: OnnxEmbedder
+    aligned: bool
+    cache: Path
+    console: Console
+
+    def photographs(self, source: Path, what: str) -> Features:
+        """Of a folder or tar. what: for the progress bar."""
+        return describe(
+            source, self.embedder, cache=self.cache, aligned=self.aligned, what=what, console=self.console
+        )
+
+    def distractors(self, source: Path) -> Distractors:
+        """Of a folder or tar, or as they stand in an `.npy` file."""
+        if source.suffix == ".npy":
+            return EmbeddingFile.open(source, self.embedder.dim)
+        return self.photographs(source, "embed distractors")
+
+
+def describer(model: Path | None, *, aligned: bool, cache: Path, console: Console) -> tuple[str, Describer]:
+    """The model's name, and what turns photographs into its features."""
     embedder = OnnxEmbedder.load(find_model(model), precision="fp32")
-
-    def run(source: Path, what: str) -> Features:
-        return describe(source, embedder, cache=cache, aligned=aligned, what=what, console=console)
-
-    return embedder.name, run
+    return embedder.name, Describer(embedder, aligned, cache, console)
 
 
 def people(features: Features) -> tuple[FloatArray, NDArray[np.int64], int]:
@@ -54,7 +72,7 @@ def evaluate_blufr(
 ) -> dict[str, Any]:
     """Mean less one standard deviation over the splits, as BLUFR reports."""
     name, run = describer(model, aligned=aligned, cache=cache, console=console)
-    described = run(images, "embed photographs")
+    described = run.photographs(images, "embed photographs")
     features, identity, lost = people(described)
     there = [title for title, found in zip(described.names, described.load()[1], strict=True) if found]
     try:
@@ -139,8 +157,8 @@ def evaluate_megaface(
 ) -> dict[str, Any]:
     """Rank-1 among growing numbers of distractors, and TAR at a tiny FAR among all."""
     name, run = describer(model, aligned=aligned, cache=cache, console=console)
-    x, identity, lost = people(run(probes, "embed probes"))
-    others = run(distractors, "embed distractors")
+    x, identity, lost = people(run.photographs(probes, "embed probes"))
+    others = run.distractors(distractors)
     total = others.count_found()
     sizes = [10**k for k in range(1, 7) if 10**k < total] + [total]
     ranks: dict[int, float] = {}
@@ -165,7 +183,8 @@ def evaluate_megaface(
         "probes": len(x),
         "pairs": made.pairs,
         "distractors": total,
-        "not_found": {"probes": lost, "distractors": len(others.names) - total},
+        "distractors_from": distractors.name,
+        "not_found": {"probes": lost, "distractors": len(others) - total},
         "rank1": {str(size): value for size, value in ranks.items()},
         "tar_at_far": {} if refused else {f"{far:g}": made.tar},
         "threshold": None if refused else made.threshold,
@@ -185,7 +204,7 @@ def evaluate_megaface(
             "probes",
             f"{len(x):,} of {len(np.unique(identity))} people, {made.pairs:,} pairs; {lost} without a face",
         ),
-        ("distractors", f"{total:,} with a face of {len(others.names):,}"),
+        ("distractors", f"{total:,} with a face of {len(others):,} in {distractors.name}"),
         ("protocol", str(result["protocol"])),
     )
     table = Table("figures", ("figure", "value"), tuple(rows))
@@ -194,7 +213,7 @@ def evaluate_megaface(
     return result
 
 
-def _first(features: Features, count: int) -> Any:
+def _first(features: Distractors, count: int) -> Any:
     """Blocks of the first `count` found rows."""
     for block in features.found_blocks():
         if count <= 0:
@@ -203,7 +222,7 @@ def _first(features: Features, count: int) -> Any:
         count -= len(block)
 
 
-def _scores(x: FloatArray, identity: NDArray[np.int64], others: Features) -> dict[str, NDArray[Any]]:
+def _scores(x: FloatArray, identity: NDArray[np.int64], others: Distractors) -> dict[str, NDArray[Any]]:
     """Scores for a histogram: all mates of a sample of probes, and the first block of distractors."""
     sample = np.arange(min(len(x), 1000))
     scores = x[sample] @ x.T
@@ -226,8 +245,8 @@ def evaluate_trillion(
 ) -> dict[str, Any]:
     """TPR@FAR over all pairs."""
     name, run = describer(model, aligned=aligned, cache=cache, console=console)
-    x, identity, lost = people(run(faces, "embed faces"))
-    others = run(distractors, "embed distractors") if distractors is not None else None
+    x, identity, lost = people(run.photographs(faces, "embed faces"))
+    others = run.distractors(distractors) if distractors is not None else None
     total = others.count_found() if others is not None else 0
     try:
         with console.status("comparing all pairs"):
@@ -254,7 +273,7 @@ def evaluate_trillion(
     facts = (
         ("model", name),
         ("faces", f"{len(x):,} of {len(np.unique(identity)):,} people; {lost} without a face"),
-        ("distractors", f"{total:,}"),
+        ("distractors", f"{total:,}" + (f" in {distractors.name}" if distractors is not None else "")),
         ("pairs", f"{made.genuine:,} genuine, {made.impostors:,} impostor"),
     )
     drawn: tuple[str, ...] = ()

@@ -60,6 +60,9 @@ class Features:
     names: tuple[str, ...]
     chunks: tuple[Path, ...]
 
+    def __len__(self) -> int:
+        return len(self.names)
+
     def blocks(self) -> Iterator[tuple[FloatArray, NDArray[np.bool_]]]:
         """Features and found flags, a chunk at a time."""
         for path in self.chunks:
@@ -79,6 +82,50 @@ class Features:
     def count_found(self) -> int:
         """How many photographs have a face."""
         return sum(int(found.sum()) for _, found in self.blocks())
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingFile:
+    """Embeddings computed elsewhere: rows of length `dim` in an `.npy` file, from byte `start` on, read a
+    chunk at a time. A row of zeros stands for a photograph without a face."""
+
+    path: Path
+    rows: int
+    dim: int
+    start: int
+
+    @classmethod
+    def open(cls, path: Path, dim: int) -> "EmbeddingFile":
+        """Raises TrainingError when the file does not hold (N, `dim`) float32, or has been cut short."""
+        try:
+            stored = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise TrainingError(f"{path} is no readable .npy file: {error}") from None
+        if stored.dtype != np.float32 or stored.shape[1:] != (dim,) or not stored.flags.c_contiguous:
+            raise TrainingError(
+                f"{path} holds {stored.dtype} {stored.shape}; the model's embeddings are float32 (N, {dim})"
+            )
+        return cls(path, len(stored), dim, stored.offset)
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def found_blocks(self) -> Iterator[FloatArray]:
+        """(n, dim) unit rows, a chunk at a time, without those of zeros."""
+        with self.path.open("rb") as file:
+            file.seek(self.start)
+            for first in range(0, self.rows, CHUNK):
+                count = min(CHUNK, self.rows - first) * self.dim
+                block = np.fromfile(file, np.float32, count).reshape(-1, self.dim)
+                lengths = np.linalg.norm(block, axis=1, keepdims=True)
+                if not np.isfinite(lengths).all():
+                    raise TrainingError(f"{self.path}: rows {first} ff. are not all numbers")
+                found = lengths[:, 0] > 0
+                yield block[found] / lengths[found]
+
+    def count_found(self) -> int:
+        """How many rows are not zeros."""
+        return sum(len(block) for block in self.found_blocks())
 
 
 def describe(

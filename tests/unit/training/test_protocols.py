@@ -111,6 +111,34 @@ def test_memory_does_not_grow_with_the_distractors(distractors: int) -> None:
         assert peak < 8e6
 
 
+def test_embeddings_in_a_file_pass_by_a_chunk_at_a_time(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    rows = rng.normal(size=(5 * photographs.CHUNK + 7, 32)).astype(np.float32)
+    rows[3] = 0
+    path = tmp_path / "others.npy"
+    np.save(path, rows)
+    others = photographs.EmbeddingFile.open(path, 32)
+    assert (len(others), others.count_found()) == (len(rows), len(rows) - 1)
+    assert np.concatenate(list(others.found_blocks())) == pytest.approx(unit(np.delete(rows, 3, axis=0)))
+    tracemalloc.start()
+    for _ in others.found_blocks():
+        pass
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < rows.nbytes
+    for wrong in (rows.astype(np.float64), rows[:, :16], np.asfortranarray(rows)):
+        np.save(path, wrong)
+        with pytest.raises(TrainingError, match=r"embeddings are float32 \(N, 32\)"):
+            photographs.EmbeddingFile.open(path, 32)
+    rows[0, 0] = np.nan
+    np.save(path, rows)
+    with pytest.raises(TrainingError, match="not all numbers"):
+        others.count_found()
+    path.write_bytes(path.read_bytes()[:-64])
+    with pytest.raises(TrainingError, match=r"no readable \.npy file"):
+        photographs.EmbeddingFile.open(path, 32)
+
+
 def test_blufr_against_loops() -> None:
     rng = np.random.default_rng(1)
     identity = np.repeat(np.arange(40), 4)
@@ -344,18 +372,24 @@ def test_the_commands_measure_and_report(faces: Path, model: Path, tmp_path: Pat
         str(tmp_path),
     ]
     people, strangers = str(faces / "people"), str(faces / "strangers")
+    crops = [cv2.imread(str(path))[:, :, ::-1] for path in sorted((faces / "strangers").rglob("*_0.png"))]
+    embeddings = tmp_path / "strangers.npy"
+    np.save(embeddings, OnnxEmbedder.load(model).embed(np.stack(crops)))
     script = [
         ["blufr", "--images", people, "--gallery", "5", "--trials", "2"],
         ["ytf", "--videos", str(videos), "--splits", str(splits), "--frames", "2"],
         ["megaface", "--probes", people, "--distractors", strangers, "--far", "0.01"],
         ["trillion", "--faces", people, "--distractors", strangers, "--far", "0.01", "--far", "1e-9"],
+        ["megaface", "--probes", people, "--distractors", str(embeddings), "--far", "0.01"],
         ["blufr", "--images", people, "--gallery", "50"],
     ]
+    commands = [["evaluate", *each, *common] for each in script]
+    commands[4][-1] = str(tmp_path / "npy")
     # One process for all: importing takes longer than measuring.
     runner = f"""
 import sys
 from training.cli import main
-for arguments in {[["evaluate", *each, *common] for each in script]!r}:
+for arguments in {commands!r}:
     sys.argv[1:] = arguments
     try:
         main()
@@ -363,7 +397,7 @@ for arguments in {[["evaluate", *each, *common] for each in script]!r}:
         print("exit", stop.code, file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", runner], capture_output=True, text=True, check=False)
-    assert done.stderr.count("report: ") == 4, done.stderr
+    assert done.stderr.count("report: ") == 5, done.stderr
     assert "error: " in done.stderr
     assert "a gallery of 50 needs as many identities with two images" in done.stderr
     found = {p.stem.split("-")[0]: json.loads(p.read_text()) for p in tmp_path.glob("*.json")}
@@ -372,6 +406,12 @@ for arguments in {[["evaluate", *each, *common] for each in script]!r}:
     assert found["megaface"]["rank1"] == {"10": 1.0, "40": 1.0}
     assert found["megaface"]["tar_at_far"] == {"0.01": 1.0}
     assert found["megaface"]["not_found"] == {"probes": 0, "distractors": 1}
+    (given,) = (tmp_path / "npy").glob("megaface-*.json")
+    from_file = json.loads(given.read_text())
+    assert from_file["distractors_from"] == "strangers.npy"
+    assert from_file["threshold"] == pytest.approx(found["megaface"]["threshold"], abs=1e-6)
+    for key in ("rank1", "tar_at_far", "pairs", "distractors"):
+        assert from_file[key] == found["megaface"][key]
     assert found["trillion"]["tpr_at_far"] == {"0.01": 1.0}
     assert "FAR 1e-09" in found["trillion"]["refused"][0]
     assert found["blufr"]["vr_at_far"]["0.01"]["mean_minus_std"] == 1
