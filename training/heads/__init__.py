@@ -62,9 +62,20 @@ def _l_softmax(classes: int, dim: int, mode: Any, options: Options) -> nn.Module
     return MarginHead(classes, dim, MultiplicativeAngle(m), mode=mode, annealing=annealing, keep_length=True)
 
 
+def _milestones(listed: str) -> list[float]:
+    try:
+        shares = [float(share) for share in listed.split()]
+    except ValueError:
+        shares = [-1.0]
+    if shares != sorted(shares) or not all(0 < share <= 1 for share in shares):
+        raise ValueError(f"milestones are ascending shares of head.warmup, such as '0.5 1', not {listed!r}")
+    return shares
+
+
 def _sphereface_r(classes: int, dim: int, mode: Any, options: Options) -> nn.Module:
     version, scheme, m, s, lw, t = _take(options, version="v2", scheme="HFN", m=1.4, s=60.0, lw=50.0, t=0.01)
-    energy, weight = _take(options, mhe="none", mhe_weight=0.1)
+    energy, weight, listed = _take(options, mhe="none", mhe_weight=0.1, milestones="")
+    milestones = _milestones(listed)
     if version not in ("v0", "v1", "v2") or scheme not in ("NFN", "HFN", "SFN"):
         raise TrainingError(
             f"sphereface_r has versions v0, v1, v2 and schemes NFN, HFN, SFN, not {version}-{scheme}"
@@ -73,6 +84,10 @@ def _sphereface_r(classes: int, dim: int, mode: Any, options: Options) -> nn.Mod
     def pull(norms: Tensor) -> Tensor:
         penalty: Tensor = t * (norms - s).abs()
         return penalty
+
+    def at(strength: float) -> SphereFaceR:
+        passed = sum(strength >= milestone for milestone in milestones)
+        return SphereFaceR(version, 1 + (m - 1) * passed / len(milestones))
 
     return MarginHead(
         classes,
@@ -84,6 +99,7 @@ def _sphereface_r(classes: int, dim: int, mode: Any, options: Options) -> nn.Mod
         norm_penalty=pull if scheme == "SFN" else None,
         energy=energy,
         energy_weight=weight,
+        stepped=at if milestones else None,
     )
 
 
@@ -168,6 +184,8 @@ def build(config: HeadConfig, classes: int, dim: int) -> nn.Module:
     if config.name not in _BUILDERS:
         raise TrainingError(f"unknown head {config.name!r}; choose from {', '.join(names())}")
     options: Options = dict(config.options)
+    if "milestones" in options and config.warmup <= 0:
+        raise TrainingError("head.options.milestones are shares of head.warmup, which is 0")
     try:
         head = _BUILDERS[config.name](classes, dim, config.grad_mode, options)
     except (TypeError, ValueError) as error:

@@ -47,7 +47,8 @@ class MarginHead(nn.Module):
     cross-entropy. annealing: λ schedule of A-Softmax; its step is saved with the head. keep_length: logits
     use the centres' own lengths too (L-Softmax). sample_rate: share of classes in the softmax of a step
     (Partial FC); 1 takes all. norm_penalty: added per face, from its length. energy, energy_weight:
-    SphereFace+.
+    SphereFace+. stepped: the margin at a strength of 0 to 1, where it grows by its own m; otherwise strength
+    mixes it with the plain cosine.
     """
 
     step: Tensor
@@ -67,6 +68,7 @@ class MarginHead(nn.Module):
         norm_penalty: Callable[[Tensor], Tensor] | None = None,
         energy: Literal["none", "euclid", "angular"] = "none",
         energy_weight: float = 0.1,
+        stepped: Callable[[float], Margin] | None = None,
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(classes, dim))
@@ -76,6 +78,7 @@ class MarginHead(nn.Module):
         self.margin, self.mode, self.scale, self.loss_weight = margin, mode, scale, loss_weight
         self.annealing, self.keep_length, self.sample_rate = annealing, keep_length, sample_rate
         self.norm_penalty, self.energy, self.energy_weight = norm_penalty, energy, energy_weight
+        self.stepped = stepped
 
     @property
     def lam(self) -> float:
@@ -90,6 +93,8 @@ class MarginHead(nn.Module):
         """(B, C') logits. labels: (B,), all ≥ 0, rows of weight (C', D)."""
         norms = embeddings.float().norm(dim=1).clamp(min=1e-6)
         margin = self.current_margin(norms)
+        if self.stepped is not None:
+            margin, strength = self.stepped(strength), 1.0
         if self.scale is None and self.mode == "normalized" and margin.applies_to == "target":
             return released_logits(margin, embeddings, weight, labels, lam=self.lam)
         cosine = cosines(embeddings, weight)

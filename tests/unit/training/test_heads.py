@@ -163,6 +163,33 @@ def test_sphereface_r_schemes(scheme: str, factor: float) -> None:
     assert torch.allclose(head(x, labels), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("version", ["v0", "v1", "v2"])
+def test_sphereface_r_without_feature_normalisation_raises_m_at_milestones(version: str) -> None:
+    """NFN: m = 1 + Δm · (milestones passed), here 1, 1.25, 1.5 and 1.75."""
+    options: dict[str, float | str] = {"version": version, "scheme": "NFN", "m": 1.75}
+    head = heads.build(
+        HeadConfig(name="sphereface_r", warmup=0.5, options={**options, "milestones": "0.2 0.4 1"}), 5, 8
+    )
+    x, labels = batch()
+    for strength, m in (
+        (0.0, 1.0),
+        (0.19, 1.0),
+        (0.2, 1.25),
+        (0.39, 1.25),
+        (0.4, 1.5),
+        (0.99, 1.5),
+        (1.0, 1.75),
+    ):
+        constant = heads.build(HeadConfig(name="sphereface_r", options={**options, "m": m}), 5, 8)
+        constant.load_state_dict(head.state_dict())
+        assert torch.allclose(head(x, labels, strength), constant(x, labels), rtol=1e-5)
+    plain = x.norm(dim=1)[:, None] * (
+        F.normalize(x, dim=1) @ F.normalize(head.get_parameter("weight"), dim=1).T
+    )
+    expected = 50 * F.cross_entropy(plain, labels, reduction="none")
+    assert torch.allclose(head(x, labels, 0.0), expected, rtol=1e-3, atol=1e-3)
+
+
 def test_adaface_tracks_the_lengths_while_training_only() -> None:
     head = heads.build(HeadConfig(name="adaface"), 5, 8)
     assert isinstance(head, AdaFaceHead)
@@ -286,5 +313,10 @@ def test_wrong_names_and_options_are_explained() -> None:
         heads.build(HeadConfig(name="cosface", options={"margin": 0.3}), 5, 8)
     with pytest.raises(TrainingError, match="NFN, HFN, SFN"):
         heads.build(HeadConfig(name="sphereface_r", options={"scheme": "XFN"}), 5, 8)
+    for wrong in ("0.4 0.2", "0 1", "2", "soon"):
+        with pytest.raises(TrainingError, match="milestones"):
+            heads.build(HeadConfig(name="sphereface_r", warmup=1, options={"milestones": wrong}), 5, 8)
+    with pytest.raises(TrainingError, match="which is 0"):
+        heads.build(HeadConfig(name="sphereface_r", options={"milestones": "0.5 1"}), 5, 8)
     with pytest.raises(TrainingError, match="options of cosface"):
         heads.build(HeadConfig(name="cosface", options={"m": "wide"}), 5, 8)
