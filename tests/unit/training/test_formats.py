@@ -102,6 +102,17 @@ def test_bin_sets_of_every_pickle_protocol(tmp_path: Path) -> None:
         assert made.same.tolist() == [True, False]
 
 
+def test_a_bin_set_as_python_2_wrote_it(tmp_path: Path) -> None:
+    """InsightFace's own files: protocol 2, images as `str`, which is bytes there, short and long."""
+    long = bytes(range(256)) * 2
+    images = b"]q\x01(U\x03a\xffbT" + struct.pack("<I", len(long)) + long + b"e"
+    path = tmp_path / "lfw.bin"
+    path.write_bytes(b"\x80\x02" + images + b"]q\x02\x88a\x86q\x03.")
+    made = read_bin(path)
+    assert made.images == [b"a\xffb", long]
+    assert made.same.tolist() == [True]
+
+
 class Evil:
     def __reduce__(self) -> tuple[Any, ...]:
         return (os.system, ("exit 1",))
