@@ -188,6 +188,13 @@ def evaluate_megaface(
         Path,
         typer.Option(help="A folder or a tar at any depth, or this model's embeddings in an .npy file."),
     ],
+    probe_list: Annotated[
+        Path | None, typer.Option(help="Only these probes: facescrub_features_list.json of the kit.")
+    ] = None,
+    distractor_list: Annotated[
+        Path | None,
+        typer.Option(help="Only these distractors: megaface_features_list.json_1000000_1 of the kit."),
+    ] = None,
     model: OneModel = None,
     far: Annotated[float, typer.Option(help="For the TAR among all distractors.")] = 1e-6,
     aligned: Aligned = False,
@@ -198,14 +205,16 @@ def evaluate_megaface(
     """MegaFace challenge 1: faces among distractors.
 
     Rank 1 among 10, 100, … up to all distractors, and TAR at FAR 1e-6.
-    Distractors pass by in blocks, so a million fit. Lists are taken as they are: figures on raw and
-    on cleaned lists can't be compared.
+    Distractors pass by in blocks, so a million fit. Give --probe-list and --distractor-list to compare with
+    published figures: raw or cleaned, those on the one can't be compared with those on the other.
     """
     from training.evaluation.identification_command import evaluate_megaface as run
 
     run(
         probes,
         distractors,
+        probe_list=probe_list,
+        distractor_list=distractor_list,
         model=model,
         far=far,
         aligned=aligned,

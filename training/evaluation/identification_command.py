@@ -13,7 +13,7 @@ from training.errors import TrainingError
 from training.evaluation import plots
 from training.evaluation.blufr import Trial, blufr, published_splits, random_splits
 from training.evaluation.inputs import find_model
-from training.evaluation.megaface import megaface
+from training.evaluation.megaface import PublishedList, megaface
 from training.evaluation.photographs import EmbeddingFile, Features, describe, person_of
 from training.evaluation.report import Report, Table, percent, publish
 from training.evaluation.streaming import trillion
@@ -31,17 +31,26 @@ class Describer:
     cache: Path
     console: Console
 
-    def photographs(self, source: Path, what: str) -> Features:
-        """Of a folder or tar. what: for the progress bar."""
+    def photographs(self, source: Path, what: str, listed: PublishedList | None = None) -> Features:
+        """Of a folder or tar. what: for the progress bar. listed: take only these."""
+        choose = {} if listed is None else {"choose": listed.choose}
         return describe(
-            source, self.embedder, cache=self.cache, aligned=self.aligned, what=what, console=self.console
+            source,
+            self.embedder,
+            cache=self.cache,
+            aligned=self.aligned,
+            what=what,
+            console=self.console,
+            **choose,
         )
 
-    def distractors(self, source: Path) -> Distractors:
+    def distractors(self, source: Path, listed: PublishedList | None = None) -> Distractors:
         """Of a folder or tar, or as they stand in an `.npy` file."""
-        if source.suffix == ".npy":
-            return EmbeddingFile.open(source, self.embedder.dim)
-        return self.photographs(source, "embed distractors")
+        if source.suffix != ".npy":
+            return self.photographs(source, "embed distractors", listed)
+        if listed is not None:
+            raise TrainingError(f"{listed.path.name} lists photographs, {source.name} holds none")
+        return EmbeddingFile.open(source, self.embedder.dim)
 
 
 def describer(model: Path | None, *, aligned: bool, cache: Path, console: Console) -> tuple[str, Describer]:
@@ -147,6 +156,8 @@ def evaluate_megaface(
     probes: Path,
     distractors: Path,
     *,
+    probe_list: Path | None,
+    distractor_list: Path | None,
     model: Path | None,
     far: float,
     aligned: bool,
@@ -157,8 +168,15 @@ def evaluate_megaface(
 ) -> dict[str, Any]:
     """Rank-1 among growing numbers of distractors, and TAR at a tiny FAR among all."""
     name, run = describer(model, aligned=aligned, cache=cache, console=console)
-    x, identity, lost = people(run.photographs(probes, "embed probes"))
-    others = run.distractors(distractors)
+    lists = [None if path is None else PublishedList.read(path) for path in (probe_list, distractor_list)]
+    described = run.photographs(probes, "embed probes", lists[0])
+    x, identity, lost = people(described)
+    others = run.distractors(distractors, lists[1])
+    absent = {
+        each.path.name: len(each.wanted) - len(there)
+        for each, there in zip(lists, (described, others), strict=True)
+        if each is not None
+    }
     total = others.count_found()
     sizes = [10**k for k in range(1, 7) if 10**k < total] + [total]
     ranks: dict[int, float] = {}
@@ -179,11 +197,13 @@ def evaluate_megaface(
         raise TrainingError(f"{probes}: {error}") from None
     result: dict[str, Any] = {
         "model": name,
-        "protocol": "MegaFace challenge 1, raw lists: every ordered same-identity pair, mate and distractors",
+        "protocol": "MegaFace challenge 1: every ordered same-identity pair, mate and distractors",
         "probes": len(x),
         "pairs": made.pairs,
         "distractors": total,
         "distractors_from": distractors.name,
+        "lists": [each.path.name for each in lists if each is not None],
+        "listed_but_absent": absent,
         "not_found": {"probes": lost, "distractors": len(others) - total},
         "rank1": {str(size): value for size, value in ranks.items()},
         "tar_at_far": {} if refused else {f"{far:g}": made.tar},
@@ -205,6 +225,7 @@ def evaluate_megaface(
             f"{len(x):,} of {len(np.unique(identity))} people, {made.pairs:,} pairs; {lost} without a face",
         ),
         ("distractors", f"{total:,} with a face of {len(others):,} in {distractors.name}"),
+        ("lists", ", ".join(f"{title} ({n:,} absent)" for title, n in absent.items()) or "none"),
         ("protocol", str(result["protocol"])),
     )
     table = Table("figures", ("figure", "value"), tuple(rows))

@@ -1,12 +1,15 @@
 """MegaFace challenge 1: rank-1 among up to a million distractors, and TAR at a tiny FAR, in bounded
 memory."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
+from training.errors import TrainingError
 from training.evaluation.streaming import Highest
 
 FloatArray = NDArray[np.float32]
@@ -27,6 +30,42 @@ class MegaFace:
     threshold: float
     distractors: int
     pairs: int
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedList:
+    """Photographs that a list of MegaFace's kit names, such as `facescrub_features_list.json` (probes) and
+    `megaface_features_list.json_1000000_1` (distractors): paths without their suffix, as aligned copies often
+    have another one."""
+
+    path: Path
+    wanted: frozenset[str]
+
+    @classmethod
+    def read(cls, path: Path) -> "PublishedList":
+        """Read `{"path": [...], ...}`. Raises TrainingError for anything else."""
+        try:
+            listed = json.loads(path.read_text(encoding="utf-8"))["path"]
+            wanted = frozenset(str(PurePosixPath(name).with_suffix("")) for name in listed)
+        except OSError as error:
+            raise TrainingError(f"the list {path} cannot be read: {error.strerror}") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise TrainingError(
+                f"{path} is not a list of MegaFace's kit ({{path: [...]}}): {error}"
+            ) from None
+        return cls(path, wanted)
+
+    def choose(self, names: list[str]) -> list[str]:
+        """Those of the names that end in a listed path. Raises TrainingError when there are none."""
+        depths = {len(PurePosixPath(name).parts) for name in self.wanted}
+        chosen = []
+        for name in names:
+            parts = PurePosixPath(name).with_suffix("").parts
+            if any("/".join(parts[-depth:]) in self.wanted for depth in depths):
+                chosen.append(name)
+        if not chosen:
+            raise TrainingError(f"none of the {len(self.wanted):,} photographs of {self.path.name} is there")
+        return chosen
 
 
 def megaface(

@@ -23,7 +23,7 @@ from training.data.store import held_out, open_store
 from training.errors import TrainingError
 from training.evaluation import photographs
 from training.evaluation.blufr import blufr, published_splits, random_splits
-from training.evaluation.megaface import megaface
+from training.evaluation.megaface import PublishedList, megaface
 from training.evaluation.photographs import describe
 from training.evaluation.streaming import Highest, trillion
 from training.evaluation.verification import clopper_pearson
@@ -286,6 +286,24 @@ def test_the_published_list_of_video_pairs(tmp_path: Path) -> None:
         read_splits(path)
 
 
+def test_the_published_lists_of_megaface(tmp_path: Path) -> None:
+    path = tmp_path / "facescrub_features_list.json"
+    listed = ["Ann_Lee/Ann_Lee_7.png", "Bob/Bob_2.jpg", "Bob/Bob_3.jpg"]
+    path.write_text(json.dumps({"path": listed, "id": ["Ann_Lee", "Bob", "Bob"]}))
+    names = ["aligned/Ann_Lee/Ann_Lee_7.jpg", "Ann_Lee_7.png", "Bob/Bob_2.jpg", "x/Bob/Bob_22.jpg"]
+    assert PublishedList.read(path).choose(names) == [names[0], names[2]]
+    with pytest.raises(TrainingError, match="none of the 3 photographs"):
+        PublishedList.read(path).choose(names[3:])
+    distractors = tmp_path / "megaface_features_list.json_10_1"
+    distractors.write_text(json.dumps({"path": ["534/53415754@N00/37731000_1.jpg"]}))
+    there = ["FlickrFinal2/534/53415754@N00/37731000_1.jpg", "FlickrFinal2/534/53415754@N00/37731000_0.jpg"]
+    assert PublishedList.read(distractors).choose(there) == there[:1]
+    for wrong in ("no JSON", "[]", '{"id": []}', '{"path": 3}'):
+        path.write_text(wrong)
+        with pytest.raises(TrainingError, match="not a list of MegaFace's kit"):
+            PublishedList.read(path)
+
+
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Aligned crops of twelve people, six each, and of forty strangers; one file is no image."""
@@ -383,8 +401,13 @@ def test_the_commands_measure_and_report(faces: Path, model: Path, tmp_path: Pat
         ["megaface", "--probes", people, "--distractors", str(embeddings), "--far", "0.01"],
         ["blufr", "--images", people, "--gallery", "50"],
     ]
+    wanted = tmp_path / "probes.json"
+    wanted.write_text(
+        json.dumps({"path": [f"p{p:02d}/{p:02d}_{n}.jpg" for p in range(12) for n in range(2, 9)]})
+    )
     commands = [["evaluate", *each, *common] for each in script]
     commands[4][-1] = str(tmp_path / "npy")
+    commands[4] += ["--probe-list", str(wanted)]
     # One process for all: importing takes longer than measuring.
     runner = f"""
 import sys
@@ -409,9 +432,10 @@ for arguments in {commands!r}:
     (given,) = (tmp_path / "npy").glob("megaface-*.json")
     from_file = json.loads(given.read_text())
     assert from_file["distractors_from"] == "strangers.npy"
-    assert from_file["threshold"] == pytest.approx(found["megaface"]["threshold"], abs=1e-6)
-    for key in ("rank1", "tar_at_far", "pairs", "distractors"):
+    for key in ("rank1", "tar_at_far", "distractors"):
         assert from_file[key] == found["megaface"][key]
+    assert (found["megaface"]["pairs"], from_file["pairs"]) == (12 * 6 * 5, 12 * 4 * 3)
+    assert from_file["listed_but_absent"] == {"probes.json": 12 * 3}
     assert found["trillion"]["tpr_at_far"] == {"0.01": 1.0}
     assert "FAR 1e-09" in found["trillion"]["refused"][0]
     assert found["blufr"]["vr_at_far"]["0.01"]["mean_minus_std"] == 1
