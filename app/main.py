@@ -23,12 +23,13 @@ from app.memory import keep_trimmed
 from app.pipeline.errors import PipelineError
 from app.settings import Settings
 from app.web.routes import router as console
+from app.wiring import images_at_once
 
 
 def create_app(settings: Settings) -> FastAPI:
     """The ASGI application. Models and the gallery are opened when it starts, not before."""
     metrics = Metrics()
-    admission = Admission(settings.queues.in_flight + settings.queues.waiting)
+    admission = Admission(images_at_once(settings) + settings.queues.waiting)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -82,6 +83,7 @@ async def _running(settings: Settings, metrics: Metrics, admission: Admission) -
     from app.api.workers import Workers
     from app.jobs.runner import JobRunner
     from app.jobs.video import KIND
+    from app.looking.threads import InThreads
     from app.pipeline.batcher import MicroBatcher
     from app.pipeline.embed import OnnxEmbedder
     from app.wiring import (
@@ -97,16 +99,23 @@ async def _running(settings: Settings, metrics: Metrics, admission: Admission) -
         monitor_runner,
         open_gallery,
         serving,
+        start_processes,
         video_jobs,
     )
 
+    processes = start_processes(settings, metrics.batch)  # they load what they need beside all that follows
     opening = asyncio.create_task(asyncio.to_thread(open_gallery, settings))  # beside the model's loading
     try:
         engine = await asyncio.to_thread(build_engine, settings)
+        if processes is not None:
+            await asyncio.to_thread(processes.wait)
     except BaseException:
+        if processes is not None:
+            await asyncio.to_thread(processes.close)
         (await opening).close()
         raise
     gallery = await opening
+    sight = processes or InThreads(engine.limits)
 
     def batched(embedder: OnnxEmbedder) -> MicroBatcher:
         return MicroBatcher(
@@ -146,10 +155,11 @@ async def _running(settings: Settings, metrics: Metrics, admission: Admission) -
     metrics.watch_queue("monitors_running", lambda: monitors.running)
     metrics.watch_queue("jobs_waiting", lambda: jobs.waiting)
     metrics.watch_queue("requests_active", lambda: admission.active)
+    metrics.watch_queue("workers", lambda: len(processes.pids) if processes else 0)
     metrics.watch_queue("embed_queue_faces", lambda: models.waiting)
     metrics.watch_galleries(sizes)
-    looker = Looker(engine.limits, metrics, settings)
-    workers, writers = Workers(settings.queues.in_flight, "work"), Workers(4, "write")
+    looker = Looker(sight, engine.limits, metrics, settings)
+    workers, writers = Workers(images_at_once(settings), "work"), Workers(4, "write")
     trimming = asyncio.create_task(keep_trimmed())
     try:
         yield Parts(
@@ -173,5 +183,6 @@ async def _running(settings: Settings, metrics: Metrics, admission: Admission) -
         await asyncio.to_thread(jobs.stop)
         await asyncio.to_thread(workers.close)
         await asyncio.to_thread(writers.close)
+        await asyncio.to_thread(sight.close)
         await asyncio.to_thread(models.close)
         await asyncio.to_thread(gallery.close)

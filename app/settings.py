@@ -82,7 +82,8 @@ class Queues(_Group):
     in_flight: int = Field(
         default_factory=lambda: max(2, os.cpu_count() or 1),
         ge=1,
-        description="Images worked on at the same time (default: the number of cores).",
+        description="Images worked on at the same time (default: the number of cores); at least two for "
+        "each of the workers.",
     )
     waiting: int = Field(
         default=64, ge=0, description="Requests that may wait for their turn beyond those in flight."
@@ -184,6 +185,13 @@ class Settings(BaseSettings):
         ge=0,
         description="Threads of one batch of the embedder on the CPU; batches run beside each other on the "
         "other cores. 0 takes one a physical core and runs one batch at a time.",
+    )
+    workers: int | None = Field(
+        default=None,
+        ge=0,
+        le=256,
+        description="Processes that look at pictures (default: one a core on a processor with several, at "
+        "most 16; none on a GPU). 0 looks in threads of the service.",
     )
     default_fpir: float = Field(
         default=0.01,

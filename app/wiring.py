@@ -17,13 +17,18 @@ if TYPE_CHECKING:  # these pull in ONNX Runtime, OpenCV and FAISS; `sphereid --h
     from app.gallery.vault import Vault
     from app.jobs.types import JobHandler
     from app.jobs.video import VideoJobs
+    from app.looking.processes import InProcesses
     from app.monitors.runner import MonitorRunner
-    from app.pipeline.batcher import MicroBatcher
+    from app.pipeline.batcher import BatchReport, MicroBatcher
     from app.pipeline.decode import DecodeLimits
     from app.pipeline.embed import OnnxEmbedder
     from app.pipeline.ports import FaceDetector
     from app.serving import Models
     from app.video.live import Live
+
+
+SEATS = 3
+"""Images that one worker has at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,29 @@ def batch_lanes(settings: Settings) -> int:
     if on_gpu(settings) or not settings.threads:
         return 1
     return max(1, (os.cpu_count() or 1) // settings.threads)
+
+
+def worker_count(settings: Settings) -> int:
+    """Processes that look at pictures; 0 where threads of the service do. A GPU wants batches of many
+    requests, and on one core there is nobody to wait for."""
+    if settings.workers is not None:
+        return settings.workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if cores < 2 or on_gpu(settings) else min(cores, 16)
+
+
+def images_at_once(settings: Settings) -> int:
+    """Images under way. A worker has the next one at hand when it is done with one, and takes turns between
+    the faces of several."""
+    return max(settings.queues.in_flight, SEATS * worker_count(settings))
+
+
+def start_processes(settings: Settings, on_batch: "Callable[[BatchReport], None]") -> "InProcesses | None":
+    """The processes that look at pictures, on their way; None where threads of this one do."""
+    from app.looking.processes import InProcesses
+
+    count = worker_count(settings)
+    return InProcesses(settings, count=count, seats=SEATS, on_batch=on_batch) if count else None
 
 
 def batch_wait(settings: Settings) -> float:

@@ -83,8 +83,9 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def settings_for(folder: Path, **changes: Any) -> Settings:
-    """Settings that touch nothing outside of `folder`, with the toy model's folder in it."""
-    values: dict[str, Any] = {"data_dir": folder / "data", "models_dir": folder / "models"}
+    """Settings that touch nothing outside of `folder`, with the toy model's folder in it; pictures are looked
+    at in threads, which start at once and can be watched."""
+    values: dict[str, Any] = {"data_dir": folder / "data", "models_dir": folder / "models", "workers": 0}
     return Settings(_env_file=None, **(values | changes))
 
 

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Final
 
-import numpy as np
-
 from app.api import schemas as s
 from app.api.body import Upload
 from app.api.metrics import Metrics
 from app.api.workers import Call
+from app.looking.types import Question, Sight
 from app.pipeline.decode import DecodedImage, DecodeLimits, decode
 from app.pipeline.types import Face, FloatArray
 from app.serving import Model
@@ -47,7 +46,8 @@ class Seen:
 class Looker:
     """Looks at images as the settings say, and counts what it does in the metrics. Thread-safe."""
 
-    def __init__(self, limits: DecodeLimits, metrics: Metrics, settings: Settings) -> None:
+    def __init__(self, sight: Sight, limits: DecodeLimits, metrics: Metrics, settings: Settings) -> None:
+        self._sight = sight
         self._limits = limits
         self._metrics = metrics
         self._min_score = settings.detection.min_score
@@ -63,39 +63,25 @@ class Looker:
         embed: bool = True,
         hold: bool = False,
     ) -> Seen:
-        """Decode, detect and judge; embed with whatever other requests bring. hold: keep the picture.
+        """Decode, detect, judge and embed. hold: keep the picture.
 
-        Raises ImageError, QueueFullError, and CancelledError where nobody waits any more.
+        Raises ImageError, QueueFullError, ProcessLostError, and CancelledError where nobody waits any more.
         """
-        times = [call.asked, perf_counter()]
+        call.check()
         asked = options.min_detection_score
-
-        def lap() -> None:
-            times.append(perf_counter())
-            call.check()
-
-        decoded = decode(image.data, self._limits)
-        lap()
-        analysis = model.shared.analyze(
-            decoded,
-            embed=False,
-            min_face=options.min_face,
-            min_score=self._min_score if asked is None else asked,
-            max_faces=self._most_faces,
+        question = Question(
+            embed, options.min_face, self._min_score if asked is None else asked, self._most_faces
         )
-        crops = [each.crop for each in analysis.faces]
-        lap()
-        vectors = np.empty((0, model.batcher.dim), np.float32)
-        if embed and crops:
-            vectors = model.batcher.embed(np.stack(crops), call.wanted)
-        lap()
-        stages = STAGES if embed else STAGES[:-1]
-        timings = {stage: 1e3 * (times[i + 1] - times[i]) for i, stage in enumerate(stages)}
+        looked = self._sight.look(model, image.data, question, call.wanted)
+        call.check()
+        took = looked.decode + looked.detect + looked.embed
+        stages = (max(0.0, 1e3 * (perf_counter() - call.asked) - took), looked.decode, looked.detect)
+        timings = dict(zip(STAGES, (*stages, looked.embed) if embed else stages, strict=False))
         for stage, milliseconds in timings.items():
             self._metrics.stage(stage, milliseconds)
-        self._metrics.faces.inc(len(crops))
-        faces = tuple(each.face for each in analysis.faces)
-        return Seen(decoded.width, decoded.height, faces, vectors, timings, decoded if hold else None)
+        self._metrics.faces.inc(len(looked.faces))
+        picture = (looked.picture or decode(image.data, self._limits)) if hold else None
+        return Seen(looked.width, looked.height, looked.faces, looked.vectors, timings, picture)
 
 
 @contextmanager

@@ -64,6 +64,7 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "model_error": (500, "The model failed"),
     "too_many_jobs": (503, "Too many jobs are waiting"),
     "overloaded": (503, "Too much work is waiting"),
+    "process_lost": (503, "The process that looked at the picture ended"),
     "shutting_down": (503, "The service is shutting down"),
     "storage_error": (503, "The gallery's storage cannot be used"),
 }

@@ -99,6 +99,8 @@ class OnnxEmbedder:
             raise ValueError(f"max_batch must be at least 1, got {max_batch}")
         self.manifest: Final = manifest
         self.precision: Final = precision
+        self.contract: Final = manifest.contract
+        """Identifies the model's digest and preprocessing."""
         self._session = open_session(model, providers, threads)
         source = _only(self._session.get_inputs(), "input", manifest)
         sink = _only(self._session.get_outputs(), "output", manifest)
@@ -142,11 +144,6 @@ class OnnxEmbedder:
     def name(self) -> str:
         """The model's name, as its manifest says."""
         return self.manifest.name
-
-    @property
-    def contract(self) -> str:
-        """Identifies the model's digest and preprocessing."""
-        return self.manifest.contract
 
     @property
     def file_digest(self) -> str:

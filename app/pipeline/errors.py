@@ -19,6 +19,9 @@ class ImageError(PipelineError):
         super().__init__(message)
         self.code = code
 
+    def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
+        return type(self), (self.code, str(self))  # it may travel between processes
+
 
 class ModelError(PipelineError):
     """A model cannot be loaded or its files are not what the manifest promises."""

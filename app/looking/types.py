@@ -1,0 +1,68 @@
+"""What is asked about a picture, what comes back, and who can be asked."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from app.pipeline.batcher import BatchReport
+from app.pipeline.decode import DecodedImage
+from app.pipeline.errors import PipelineError
+from app.pipeline.types import Face, FloatArray
+from app.serving import Model
+
+
+class ProcessLostError(PipelineError):
+    """The process that looked at the picture ended before it answered."""
+
+    code = "process_lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What to look for. embed: whether embeddings are wanted.
+
+    min_face: shortest side in pixels (None: the detector's default). min_score: in [0, 1]. max_faces: only so
+    many, the largest.
+    """
+
+    embed: bool
+    min_face: int | None
+    min_score: float
+    max_faces: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Looked:
+    """What was seen.
+
+    width, height: of the upright picture, in pixels. faces: largest first, in the same pixels, with their
+    quality. vectors: (N, D) float32, no rows where no embedding was asked for.
+    decode, detect, embed: milliseconds of work. batches: the embedder's, where nobody counted them yet.
+    picture: the pixels, where they are in this process.
+    """
+
+    width: int
+    height: int
+    faces: tuple[Face, ...]
+    vectors: FloatArray
+    decode: float
+    detect: float
+    embed: float
+    batches: tuple[BatchReport, ...] = ()
+    picture: DecodedImage | None = None
+
+
+class Sight(Protocol):
+    """Looks at pictures. Safe to call from several threads at once."""
+
+    def look(self, model: Model, file: bytes, question: Question, wanted: Callable[[], bool]) -> Looked:
+        """Decode a picture, find and judge its faces, embed them with `model`.
+
+        wanted: whether anybody still waits; False ends the work at its next step with CancelledError.
+        Raises ImageError, ModelError, QueueFullError and ProcessLostError.
+        """
+        ...
+
+    def close(self) -> None:
+        """Take nothing more. What runs was waited for by those who asked. Idempotent."""
+        ...
