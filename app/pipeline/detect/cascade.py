@@ -5,7 +5,7 @@ Rules and constants are those of facenet-pytorch; see `boxes` for the arithmetic
 
 import math
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -15,6 +15,7 @@ import numpy as np
 import onnxruntime as ort
 
 from app.pipeline.detect.boxes import Indices, cells_to_boxes, regress, square
+from app.pipeline.detect.helper import Helper
 from app.pipeline.detect.pyramid import AreaSampler, level_tiles, pyramid_scales
 from app.pipeline.detect.suppression import nms
 from app.pipeline.detect.weights import Net
@@ -36,14 +37,6 @@ Nets = dict[Net, ort.InferenceSession]
 
 Hits = tuple[Indices, FloatArray]
 """P-net windows of a tile: (N,) numbers of the windows, counted row by row, and their (5, N) heads."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Helper:
-    """A thread and its networks. They are its own, so that their buffers stay in its processor's cache."""
-
-    thread: ThreadPoolExecutor
-    nets: Nets
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,9 +65,9 @@ class Cascade:
         self._max_candidates = max_candidates
         self._threads = threads
         self._nets = _sessions(graphs)
-        self._idle: SimpleQueue[_Helper] = SimpleQueue()
+        self._idle: SimpleQueue[Helper[Nets]] = SimpleQueue()
         for _ in range(threads - 1):
-            self._idle.put(_Helper(ThreadPoolExecutor(1, "detect"), _sessions(graphs)))
+            self._idle.put(Helper(_sessions(graphs)))
 
     def run(self, image: AreaSampler, min_face: float, min_score: float) -> Detections:
         """All faces of at least `min_face` pixels whose score is at least `min_score`, best score first."""
@@ -166,18 +159,18 @@ class Cascade:
             if helper is None:
                 results.append(work(self._nets, made))
             else:
-                future = helper.thread.submit(work, helper.nets, made)
+                future = helper.submit(work, helper.tools, made)
                 future.add_done_callback(partial(self._put_back, helper))
                 results.append(future)
         return [each.result() if isinstance(each, Future) else each for each in results]
 
-    def _idle_helper(self) -> _Helper | None:
+    def _idle_helper(self) -> Helper[Nets] | None:
         try:
             return self._idle.get_nowait()
         except Empty:
             return None
 
-    def _put_back(self, helper: _Helper, _: object) -> None:
+    def _put_back(self, helper: Helper[Nets], _: object) -> None:
         self._idle.put(helper)
 
 
