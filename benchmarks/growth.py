@@ -1,4 +1,5 @@
-"""How cost grows: time and memory against image size, faces per image, and gallery size.
+"""How cost grows: time and memory against image size, faces per image, and gallery size. Against clients:
+`benchmarks.service`, which has them.
 
     python -m benchmarks.growth
 
@@ -21,7 +22,7 @@ import numpy as np
 from rich.progress import track
 
 from benchmarks.images import DATA, ROOT, Image, group, source
-from benchmarks.stats import median
+from benchmarks.stats import exponent, median
 
 MEGAPIXELS = (0.0625, 0.25, 1, 4, 16)
 FACES = (1, 2, 4, 9, 16, 36, 64)
@@ -90,8 +91,7 @@ def _series(
             taken.append(time.perf_counter() - began)
         times.append(median(taken, 6) * 1e3)
         peaks.append(round(max(0.0, _memory("VmHWM") - before), 1))
-    slope = np.polyfit(np.log(sizes[-3:]), np.log(times[-3:]), 1)[0]
-    return {"sizes": list(sizes), "ms": times, "peak_mb": peaks, "exponent": round(float(slope), 2)}
+    return {"sizes": list(sizes), "ms": times, "peak_mb": peaks, "exponent": exponent(sizes, times)}
 
 
 def _memory(which: str) -> float:

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.stats import exponent
+
 HEADLINE = {
     "detector_vs_facenet_pytorch": ("detector", "detector_vs_facenet_pytorch_our_defaults"),
     "detector_vs_facenet_pytorch_equal_settings": ("detector", "detector_vs_facenet_pytorch_equal_settings"),
@@ -61,7 +63,7 @@ _NOTES = """
   service does. Two threads each, unless it says one. The match rate is at equal settings.
 - **Pipeline**: detect, align and embed one face: two processes of one thread each on either side.
   `face_recognition` at its defaults: HOG detector, one encoding.
-- **Service**: one process, 250×250 portraits, a gallery of 100 identities; the load generator is a process of
+- **Service**: {service}, 250×250 portraits, a gallery of 100 identities; the load generator is a process of
   its own on the same cores and takes its share of them.
 - **Memory**: requests of 90 to 2,000 pixels a side and 1 to 16 faces; growth is counted after the first
   tenth.
@@ -80,6 +82,12 @@ An exponent is the slope of time over size in logarithms over the last three poi
 better. Large photographs are searched on a reduced copy, for the smallest face sought grows with them. A
 gallery's exact search reads every embedding once: where it no longer fits the processor's cache, the step
 from one size to the next is steeper than linear, and linear again beyond.
+"""
+
+
+_CLIENTS = """
+More clients than cores wait for each other: the time of one answer grows with their number, the answers per
+second stay. The memory is that of all the service's processes together, a page that they share counted once.
 """
 
 
@@ -106,8 +114,10 @@ def write(result: dict[str, Any], docs: Path) -> None:
         f"Last run {about['date']} on {about['cores_used']} cores of {about['processor']}, "
         f"Python {about['python']}, ONNX Runtime {about['onnxruntime']}; {_versions(result)}.\n",
         table(result),
-        _NOTES + (_TRAINING_NOTE.lstrip() if "training_loop_over_bare" in result else ""),
+        _NOTES.format(service="its processes at their defaults" if _watched(result) else "one process")
+        + (_TRAINING_NOTE.lstrip() if "training_loop_over_bare" in result else ""),
     ]
+    result = {**result, "growth": _growth(result)} if "growth" in result else result
     drawings: dict[str, tuple[str, Callable[[Any, dict[str, Any]], None]]] = {
         "detector": ("Time of one image, by detector", _draw_detector),
         "service": ("The service by number of clients, and its memory over many requests", _draw_service),
@@ -136,6 +146,28 @@ def _versions(result: dict[str, Any]) -> str:
     return "; ".join([*said, f"images: {', '.join(sorted(images))}"])
 
 
+def _watched(result: dict[str, Any]) -> dict[str, Any]:
+    """By number of clients, what was measured of identify together with the service's memory."""
+    identify = result.get("service", {}).get("identify", {})
+    return {clients: each for clients, each in identify.items() if "peak_mb" in each}
+
+
+def _growth(result: dict[str, Any]) -> dict[str, Any]:
+    """All that was measured in several sizes; the clients are in the part of the service."""
+    watched = _watched(result)
+    if not watched:
+        return dict(result["growth"])
+    clients, times = [int(count) for count in watched], [each["p50_ms"] for each in watched.values()]
+    series = {
+        "what": "clients that ask at once",
+        "sizes": clients,
+        "ms": times,
+        "peak_mb": [each["peak_mb"] for each in watched.values()],
+        "exponent": exponent(clients, times),
+    }
+    return {**result["growth"], "clients": series}
+
+
 def _growth_text(growth: dict[str, Any]) -> str:
     lines = [
         "| grows with | from | to | time, ms | peak memory, MB | exponent |",
@@ -147,7 +179,7 @@ def _growth_text(growth: dict[str, Any]) -> str:
             f"| {series['what']} | {sizes[0]:g} | {sizes[-1]:g} | {times[0]:.3g} → {times[-1]:.3g} "
             f"| {peaks[0]:.0f} → {peaks[-1]:.0f} | {series['exponent']:.2f} |"
         )
-    return "\n".join(lines) + _GROWTH
+    return "\n".join(lines) + _GROWTH + (_CLIENTS if "clients" in growth else "")
 
 
 def _plot(path: Path, draw: Callable[[Any, dict[str, Any]], None], part: dict[str, Any]) -> None:
@@ -212,7 +244,10 @@ def _draw_service(figure: Any, part: dict[str, Any]) -> None:
 
 def _draw_growth(figure: Any, part: dict[str, Any]) -> None:
     series = [value for value in part.values() if isinstance(value, dict)]
-    for axes, each in zip(figure.subplots(1, len(series)), series, strict=True):
+    rows = -(-len(series) // 3)
+    figure.set_figheight(3 * rows)
+    drawn = figure.subplots(rows, -(-len(series) // rows), squeeze=False).flat
+    for axes, each in zip(drawn, series, strict=False):
         axes.loglog(each["sizes"], each["ms"], "o-", label="time, ms")
         axes.loglog(
             each["sizes"], [max(peak, 0.1) for peak in each["peak_mb"]], "s:", label="peak memory, MB"

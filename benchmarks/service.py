@@ -36,6 +36,7 @@ from rich.progress import Progress
 
 from benchmarks.images import DATA, ROOT, Image, encode, group, portraits, source
 from benchmarks.load import multipart
+from benchmarks.memory import peak_of, proportional_mb
 from benchmarks.processes import cores
 from benchmarks.stats import median, ratio
 
@@ -113,12 +114,14 @@ class Bench:
                 rates[threads] = max(rates[threads], self.bare(seconds))
         self.bare_threads = max(rates, key=lambda threads: rates[threads])
 
-    def resident_mb(self) -> float:
-        """Memory of the service now."""
-        status = Path(f"/proc/{self._pid}/status").read_text()
-        kilobytes = re.search(r"VmRSS:\s+(\d+)", status)
-        assert kilobytes is not None
-        return int(kilobytes[1]) / 1024
+    def memory_mb(self) -> float:
+        """Memory of the service now, with all its processes."""
+        return proportional_mb(self._pid)
+
+    def identify_and_watch(self, seconds: float, clients: int) -> dict[str, Any]:
+        """Like `identify`, with the service's memory at its highest."""
+        with peak_of(self._pid) as peak:
+            return {**self.identify(seconds, clients), "peak_mb": round(peak(), 1)}
 
 
 def measure(
@@ -147,7 +150,7 @@ def measure(
         result["identify"], result["verify"] = {}, {}
         for clients in CLIENTS:
             step(f"{clients} clients")
-            result["identify"][str(clients)] = bench.identify(seconds, clients)
+            result["identify"][str(clients)] = bench.identify_and_watch(seconds, clients)
             step(f"{clients} clients")
             result["verify"][str(clients)] = bench.load("pairs", VERIFY, clients=clients, seconds=seconds)
         result["overload"] = _overload(bench, seconds, step)
@@ -203,7 +206,7 @@ def _memory(bench: Bench, requests: int, step: Any, parts: int = PARTS) -> dict[
         step(f"memory over {requests} requests")
         done = bench.load("varied", IDENTIFY, clients=16, count=part)
         errors += done["errors"] + done["refused"]
-        resident.append(round(bench.resident_mb(), 1))
+        resident.append(round(bench.memory_mb(), 1))
     warm = max(1, parts // 10) - 1
     return {
         "rss_growth_mb": round(resident[-1] - resident[warm], 1),

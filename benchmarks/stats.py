@@ -23,3 +23,8 @@ def ratio(key: str, theirs: Sequence[float], ours: Sequence[float]) -> dict[str,
         key: round(float(np.median(theirs) / np.median(ours)), 2),
         f"{key}_p10_p90": [round(float(low), 2), round(float(high), 2)],
     }
+
+
+def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
+    """The slope of values over sizes in logarithms, over the last three: 1 is linear growth."""
+    return round(float(np.polyfit(np.log(sizes[-3:]), np.log(values[-3:]), 1)[0]), 2)

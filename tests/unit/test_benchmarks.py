@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from benchmarks.__main__ import headline
 from benchmarks.detector import agreement
 from benchmarks.images import group, portraits
 from benchmarks.load import Generator, multipart
+from benchmarks.memory import peak_of, proportional_mb
 from benchmarks.service import Bench, varied
 from benchmarks.stats import ratio
 from tests.server import Running, jpeg, serving, settings_for
@@ -65,6 +68,43 @@ def test_the_page_says_what_the_json_says(repo_root: Path, tmp_path: Path) -> No
     assert (tmp_path / "benchmarks.md").read_text() == (repo_root / "docs" / "benchmarks.md").read_text()
     parts = {part: result[part] for part, _ in report.HEADLINE.values() if part in result}
     assert {key: result[key] for key in headline(parts)} == headline(parts)
+
+
+def test_time_and_memory_against_clients_are_told_where_they_were_measured(
+    repo_root: Path, tmp_path: Path
+) -> None:
+    result = json.loads((repo_root / "benchmarks" / "results" / "latest.json").read_text())
+    result["service"]["identify"] = {
+        str(clients): {
+            "per_second": 100.0,
+            "p50_ms": 10.0 * clients,
+            "p95_ms": 1,
+            "p99_ms": 1,
+            "peak_mb": 400,
+        }
+        for clients in (1, 4, 16, 64)
+    }
+    (tmp_path / "img").mkdir()
+    report.write(result, tmp_path)
+    page = (tmp_path / "benchmarks.md").read_text()
+    assert "| clients that ask at once | 1 | 64 | 10 → 640 | 400 → 400 | 1.00 |" in page
+    assert "clients that ask at once" in (tmp_path / "img" / "bench-growth.svg").read_text()
+
+
+def test_memory_is_that_of_all_processes_at_their_highest() -> None:
+    """A process that holds 40 MB and starts another that holds as much, for a moment."""
+    hold = "held = b'1' * (40 << 20); print(flush=True); sys.stdin.read()"
+    other = f"subprocess.run([sys.executable, '-c', {('import sys; ' + hold)!r}])"
+    code = f"import subprocess, sys; kept = b'1' * (40 << 20); {other}; print(flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as one:
+        assert one.stdin is not None
+        assert one.stdout is not None
+        one.stdout.readline()
+        with peak_of(one.pid, every=0.01) as peak:
+            one.stdin.close()
+            one.wait(20)
+        assert peak() > 80
+    assert proportional_mb(one.pid) == 0
 
 
 def test_pictures_are_made_without_the_shared_data(tmp_path: Path) -> None:
