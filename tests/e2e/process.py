@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,10 +60,13 @@ def service(
         text=True,
     )
     try:
-        yield ServiceProcess(process, _address(process))
+        url = _address(process)
+        # It logs every request: a pipe that nobody reads is full after some hundred, and the service stops.
+        threading.Thread(target=_drain, args=(process,), daemon=True).start()
+        yield ServiceProcess(process, url)
     finally:
         process.terminate()
-        process.communicate(timeout=60)
+        process.wait(60)
 
 
 def _address(process: "subprocess.Popen[str]") -> str:
@@ -73,3 +77,10 @@ def _address(process: "subprocess.Popen[str]") -> str:
         if found := re.search(r"running on (http://\S+)", line):
             return found.group(1)
     raise AssertionError(f"the service did not start: {''.join(said)}")
+
+
+def _drain(process: "subprocess.Popen[str]") -> None:
+    assert process.stderr is not None
+    with process.stderr as lines:
+        for _ in lines:
+            pass
