@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from app.pipeline.batcher import BatchReport, MicroBatcher
-from app.pipeline.detect import MtcnnDetector, cascade
+from app.pipeline.detect import DetectorConfig, MtcnnDetector, cascade
 from app.pipeline.detect.suppression import nms
 from app.pipeline.embed import OnnxEmbedder
 from app.pipeline.pipeline import FacePipeline
@@ -69,6 +69,21 @@ def test_a_portrait_costs_one_run_a_level_and_two_more(
     assert len(runs[24]) == len(runs[48]) == 1
     assert runs[24][0][0] <= 60  # candidates
     assert runs[48][0][0] <= 15
+
+
+def test_a_second_thread_shares_the_crops_and_costs_no_more_of_them(
+    detector: MtcnnDetector, portrait: Image, runs: dict[int, list[tuple[int, ...]]]
+) -> None:
+    """Each stage of crops becomes a run a thread, in halves; the levels are as many as before."""
+    detector.detect(portrait)
+    alone = {side: list(shapes) for side, shapes in runs.items()}
+    runs.clear()
+    MtcnnDetector(DetectorConfig(threads=2)).detect(portrait)
+    assert sorted(runs[0]) == sorted(alone[0])
+    for side in (24, 48):
+        ((crops, *_),) = alone[side]
+        assert crops > 1
+        assert sorted(shape[0] for shape in runs[side]) == [crops // 2, -(-crops // 2)]
 
 
 def test_a_picture_without_candidates_costs_no_further_stage(
