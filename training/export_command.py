@@ -66,6 +66,8 @@ def _summary(state: checkpoints.State) -> str:
     config = state.config
     pool = config.data.input_pool
     pooled = f" The crop is averaged {pool}×{pool} before the network." if pool > 1 else ""
+    share = config.augment.p_blend
+    blended = f" {share:.0%} of the faces were blended with another one." if share > 0 else ""
     losses = {
         f"{config.head.name} on labelled faces": config.head.weight,
         "regression to the teacher's descriptor": config.distill.weight,
@@ -75,5 +77,5 @@ def _summary(state: checkpoints.State) -> str:
     return (
         f"{backbones.describe(config.backbone)}.{pooled} Trained in {state.seconds / 3600:.1f} hours on two "
         f"CPU cores shared with other work, {state.samples:,} faces seen in this phase "
-        f"(recipe `{config.name}`): {terms}."
+        f"(recipe `{config.name}`): {terms}.{blended}"
     )
