@@ -67,7 +67,7 @@ def _summary(state: checkpoints.State) -> str:
     pool = config.data.input_pool
     pooled = f" The crop is averaged {pool}×{pool} before the network." if pool > 1 else ""
     share = config.augment.p_blend
-    blended = f" {share:.0%} of the faces were blended with another one." if share > 0 else ""
+    blended = f" {100 * share:.0f} % of the faces were blended with another one." if share > 0 else ""
     losses = {
         f"{config.head.name} on labelled faces": config.head.weight,
         "regression to the teacher's descriptor": config.distill.weight,
