@@ -19,8 +19,11 @@ def proportional_mb(pid: int) -> float:
 
 
 @contextmanager
-def peak_of(pid: int, every: float = 0.1) -> Iterator[Callable[[], float]]:
-    """Watches `proportional_mb` meanwhile; what it gives says the highest so far. every: seconds."""
+def peak_of(pid: int, every: float = 0.5) -> Iterator[Callable[[], float]]:
+    """Watches `proportional_mb` meanwhile; what it gives says the highest so far.
+
+    every: seconds. A look costs milliseconds for each process that it walks through.
+    """
     highest = [proportional_mb(pid)]
     done = threading.Event()
 
