@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from fastapi import APIRouter
 from fastapi.params import Depends
@@ -14,6 +14,8 @@ from starlette.types import Scope
 from app.api.problems import Problem
 
 T = TypeVar("T")
+
+TOO_MANY: Final = "as many image requests as fit are under way; try again in a moment"
 
 
 class Admission:
@@ -30,7 +32,7 @@ class Admission:
     async def enter(self) -> AsyncIterator[None]:
         """A place among the requests under way; Problem `overloaded` when there is none."""
         if self.full:
-            raise self.refusal()
+            raise Problem("overloaded", TOO_MANY)
         self.active += 1
         try:
             yield
@@ -41,10 +43,6 @@ class Admission:
     def full(self) -> bool:
         """Whether the next request would be refused."""
         return self.active >= self._limit
-
-    def refusal(self) -> Problem:
-        """What a refused request is told."""
-        return Problem("overloaded", f"{self.active} image requests are under way; try again in a moment")
 
 
 class Turnstile:
@@ -63,14 +61,15 @@ class Turnstile:
             if isinstance(route, APIRoute) and guard in route.dependencies
         ]
 
-    def check(self, scope: Scope) -> None:
-        """Raises Problem `overloaded` for a request that would get no place; names its route for the log."""
+    def refuses(self, scope: Scope) -> bool:
+        """Whether a request would get no place; names its route for the metrics."""
         if not self._admission.full:
-            return
+            return False
         for route in self._routes:
             if scope["method"] in (route.methods or ()) and route.path_regex.match(scope["path"]):
                 scope["route"] = route
-                raise self._admission.refusal()
+                return True
+        return False
 
 
 async def until_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

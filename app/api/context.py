@@ -16,9 +16,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.admission import Turnstile
+from app.api.admission import TOO_MANY, Turnstile
 from app.api.metrics import Metrics
-from app.api.problems import Problem, problem_of, response_of
+from app.api.problems import MEDIA_TYPE, RETRY_SECONDS, Problem, problem_of, response_of
 from app.gallery.audit import acting
 
 OPEN_PATHS: Final = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
@@ -39,6 +39,7 @@ KEY_SUBPROTOCOL: Final = "sphereid.key."
 """Browsers cannot set headers on a WebSocket. They may offer the key among the subprotocols instead:
 `sphereid` and `sphereid.key.` with the key in unpadded base64url. The answer chooses `sphereid`."""
 
+_ID: Final = "REQUEST-ID"
 _SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 log = logging.getLogger("sphereid.access")
 crash_log = logging.getLogger("sphereid.error")
@@ -67,6 +68,34 @@ class ApiKeys:
         return f"key:{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
 
 
+class Refusals:
+    """Answers the requests for which there is no place. That must cost next to nothing, or it takes the time
+    of those that have one: the document is there beforehand, and the log gets a line a second."""
+
+    def __init__(self) -> None:
+        document = bytes(response_of(Problem("overloaded", TOO_MANY), _ID).body)
+        self._before, _, self._after = document.partition(_ID.encode())
+        self._since = perf_counter()
+        self._count = 0
+
+    async def answer(self, send: Send, request_id: str) -> None:
+        """Refuse a request."""
+        name = request_id.encode()
+        body = self._before + name + self._after
+        headers = [
+            (b"content-length", b"%d" % len(body)),
+            (b"content-type", MEDIA_TYPE.encode()),
+            (b"retry-after", b"%d" % RETRY_SECONDS),
+            (b"x-request-id", name),
+        ]
+        await send({"type": "http.response.start", "status": 503, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        self._count += 1
+        if (now := perf_counter()) > self._since + 1:
+            log.warning("more image requests than fit: %d refused", self._count)
+            self._since, self._count = now, 0
+
+
 class RequestContext:
     """ASGI middleware around the application; the only one."""
 
@@ -78,6 +107,7 @@ class RequestContext:
         self._metrics = metrics
         self._keys = keys
         self._body_limit = body_limit
+        self._refusals = Refusals()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -103,6 +133,10 @@ class RequestContext:
             return
 
         start = perf_counter()
+        if allowed and self._turnstile.refuses(scope):
+            await self._refusals.answer(send, request_id)
+            self._metrics.request(scope["method"], scope["route"].path, 503, perf_counter() - start)
+            return
         status = 0
 
         async def answer(message: Message) -> None:
@@ -124,7 +158,6 @@ class RequestContext:
                 raise Problem(
                     "cross_site", "a page of another website sent this request; use the console or a client"
                 )
-            self._turnstile.check(scope)
             with acting(self._keys.actor(headers.get("authorization")), request_id):
                 await self._app(scope, _counted(receive, headers, state), answer)
         except ClientDisconnect:
