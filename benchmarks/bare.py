@@ -1,5 +1,5 @@
-"""The pipeline without a service around it: decode, detect, align, assess and embed in as many threads as the
-service uses for images, with the settings that the service would have.
+"""The pipeline without a service around it: decode, detect, align, assess and embed in as many threads as
+`SPHEREID_QUEUES__IN_FLIGHT` says, with the settings that the service would have.
 
     python -m benchmarks.bare FOLDER     then one JSON command a line: {"kind": …, "seconds": 5}
 

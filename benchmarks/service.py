@@ -7,8 +7,11 @@ Service, load generator (`benchmarks.load`) and bare pipeline (`benchmarks.bare`
 on the same two cores. Images are portraits of 250×250 pixels with one face; the gallery holds 100 identities.
 
 service_vs_pipeline_c16   images per second of identify at 16 clients over those of the bare pipeline; the two
-                          take turns of a few seconds. The bare pipeline gets whichever is faster: the
-                          embedder on all cores, or on one core for each of its threads
+                          take turns of a few seconds. The bare pipeline is one process with a thread a core
+                          and gets whichever is faster: the embedder on all cores, or on one core for each of
+                          its threads
+service_vs_processes_c16  the same over the bare pipeline in a process a core, which share nothing and never
+                          wait: the most that the machine can do
 p99_over_p50_c16          of the same turns together
 overload                  requests start at four times the rate that the service managed, whether or not
                           others were answered: what it still answers over what it answered before, in turns
@@ -46,7 +49,10 @@ START_LIMIT = 120.0
 PARTS = 20
 """Into which the requests of the memory test are divided; memory is read after each."""
 
-THREADS = "SPHEREID_THREADS"
+PROCESSES = "a process a core"
+"""A way to run the bare pipeline that has no interpreter's lock to wait for."""
+
+THREADS, IN_FLIGHT = "SPHEREID_THREADS", "SPHEREID_QUEUES__IN_FLIGHT"
 
 
 class Partner:
@@ -62,14 +68,19 @@ class Partner:
             env=env,
         )
         os.sched_setaffinity(self._process.pid, cores())
-        self._answer()
+        self.answer()
 
     def ask(self, **command: Any) -> dict[str, Any]:
+        self.tell(**command)
+        return self.answer()
+
+    def tell(self, **command: Any) -> None:
+        """Ask without waiting for the answer."""
         assert self._process.stdin is not None
         print(json.dumps(command), file=self._process.stdin, flush=True)
-        return self._answer()
 
-    def _answer(self) -> dict[str, Any]:
+    def answer(self) -> dict[str, Any]:
+        """Wait for the next answer."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -86,13 +97,13 @@ class Partner:
 class Bench:
     """Service, generator and bare pipeline, running."""
 
-    def __init__(self, url: str, pid: int, load: Partner, bare: dict[str, Partner]) -> None:
-        """bare: by threads of the embedder."""
+    def __init__(self, url: str, pid: int, load: Partner, bare: dict[str, list[Partner]]) -> None:
+        """bare: the processes of each way to run it, by its name; `PROCESSES` is only for comparison."""
         self.url = url
         self._pid = pid
         self._load = load
         self._bare = bare
-        self.bare_threads = next(iter(bare))
+        self.bare_way = next(iter(bare))
 
     def load(self, kind: str, path: str, **command: Any) -> dict[str, Any]:
         return self._load.ask(kind=kind, path=path, **command)
@@ -100,19 +111,20 @@ class Bench:
     def identify(self, seconds: float, clients: int = 16) -> dict[str, Any]:
         return self.load("portraits", IDENTIFY, clients=clients, seconds=seconds)
 
-    def bare(self, seconds: float) -> float:
-        """Images per second of the bare pipeline."""
-        done = self._bare[self.bare_threads].ask(kind="portraits", seconds=seconds)
-        return float(done["images"] / done["seconds"])
+    def bare(self, seconds: float, way: str | None = None) -> float:
+        """Images per second of the bare pipeline, in the way that was chosen or in another one."""
+        processes = self._bare[way or self.bare_way]
+        for each in processes:
+            each.tell(kind="portraits", seconds=seconds)
+        return sum(done["images"] / done["seconds"] for done in [each.answer() for each in processes])
 
     def choose_bare(self, seconds: float, rounds: int = 2) -> None:
         """Take the bare pipeline with the threads that it is fastest with. seconds: of one trial."""
-        rates = dict.fromkeys(self._bare, 0.0)
+        rates = {way: 0.0 for way in self._bare if way != PROCESSES}
         for _ in range(rounds):
-            for threads in self._bare:
-                self.bare_threads = threads
-                rates[threads] = max(rates[threads], self.bare(seconds))
-        self.bare_threads = max(rates, key=lambda threads: rates[threads])
+            for way in rates:
+                rates[way] = max(rates[way], self.bare(seconds, way))
+        self.bare_way = max(rates, key=lambda way: rates[way])
 
     def memory_mb(self) -> float:
         """Memory of the service now, with all its processes."""
@@ -135,7 +147,7 @@ def measure(
 ) -> dict[str, Any]:
     """See the module's text. seconds: of one turn. env: settings of the service and the bare pipeline."""
     with Progress() as progress, _running(data, env or {}) as bench:
-        steps = PARTS + (0 if memory_only else 1 + 2 * turns + 2 * len(CLIENTS) + 4)
+        steps = PARTS + (0 if memory_only else 3 * turns + 2 * len(CLIENTS) + 4)
         bar = progress.add_task("service: warming up", total=steps)
 
         def step(text: str) -> None:
@@ -158,23 +170,26 @@ def measure(
 
 
 def _against_bare(bench: Bench, seconds: float, turns: int, step: Any) -> dict[str, Any]:
-    bare, served = [], []
+    bare: list[float] = []
+    processes: list[float] = []
+    served: list[dict[str, Any]] = []
+    sides = (
+        lambda: bare.append(bench.bare(seconds)),
+        lambda: served.append(bench.identify(seconds)),
+        lambda: processes.append(bench.bare(seconds, PROCESSES)),
+    )
     for turn in range(turns):
-        step("beside the bare pipeline")
-        if turn % 2:
-            served.append(bench.identify(seconds))
+        for side in sides if turn % 2 else sides[::-1]:
             step("beside the bare pipeline")
-            bare.append(bench.bare(seconds))
-        else:
-            bare.append(bench.bare(seconds))
-            step("beside the bare pipeline")
-            served.append(bench.identify(seconds))
+            side()
     rates = [each["per_second"] for each in served]
     return {
-        "bare_embedder_threads": "all cores" if bench.bare_threads == "0" else bench.bare_threads,
+        "bare": bench.bare_way,
         "bare_images_per_second": median(bare, 1),
         "served_images_per_second": median(rates, 1),
+        "bare_processes_images_per_second": median(processes, 1),
         **ratio("service_vs_pipeline_c16", rates, bare),
+        **ratio("service_vs_processes_c16", rates, processes),
         "p99_over_p50_c16": median([each["p99_ms"] / each["p50_ms"] for each in served], 2),
         "errors_c16": sum(each["errors"] + each["refused"] for each in served),
     }
@@ -232,15 +247,19 @@ def _running(data: Path, env: dict[str, str]) -> Iterator[Bench]:
             _enroll(url, files[:100])
             host, _, port = url.removeprefix("http://").partition(":")
             load = Partner("benchmarks.load", host, port, str(folder / "requests"), env=clean)
-            tried = [clean[THREADS]] if THREADS in clean else ["0", "1"]
+            ways = {
+                "threads, the embedder on all cores": [{THREADS: "0"}],
+                "threads, the embedder on one core each": [{THREADS: "1"}],
+                PROCESSES: [{THREADS: "1", IN_FLIGHT: "1"}] * len(cores()),
+            }
             bare = {
-                each: Partner("benchmarks.bare", str(folder / "files"), env={**clean, THREADS: each})
-                for each in tried
+                way: [Partner("benchmarks.bare", str(folder / "files"), env=clean | each) for each in own]
+                for way, own in ways.items()
             }
             try:
                 yield Bench(url, pid, load, bare)
             finally:
-                for partner in (load, *bare.values()):
+                for partner in (load, *(each for own in bare.values() for each in own)):
                     partner.close()
 
 

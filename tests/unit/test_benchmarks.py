@@ -16,7 +16,7 @@ from benchmarks.detector import agreement
 from benchmarks.images import group, portraits
 from benchmarks.load import Generator, multipart
 from benchmarks.memory import peak_of, proportional_mb
-from benchmarks.service import Bench, varied
+from benchmarks.service import PROCESSES, Bench, varied
 from benchmarks.stats import ratio
 from tests.server import Running, jpeg, serving, settings_for
 from tests.toy import write_toy_model
@@ -161,12 +161,15 @@ def test_the_service_is_measured_against_the_faster_bare_pipeline() -> None:
         def __init__(self, images: int) -> None:
             self.images = images
 
-        def ask(self, **_: object) -> dict[str, int]:
+        def tell(self, **_: object) -> None: ...
+
+        def answer(self) -> dict[str, int]:
             return {"images": self.images, "seconds": 2}
 
     for rates, best in (({"0": 40, "1": 50}, "1"), ({"0": 50, "1": 40}, "0")):
-        bare = {threads: Rate(rate) for threads, rate in rates.items()}
+        bare = {threads: [Rate(rate)] for threads, rate in rates.items()} | {PROCESSES: [Rate(30), Rate(40)]}
         bench = Bench("", 0, Rate(0), bare)  # type: ignore[arg-type]
         bench.choose_bare(1.0)
-        assert bench.bare_threads == best
+        assert bench.bare_way == best
         assert bench.bare(1.0) == 25.0
+        assert bench.bare(1.0, PROCESSES) == 35.0
