@@ -1,7 +1,7 @@
 """What this machine does best with: threads, workers and batch size, measured.
 
-The embedder alone first, for the batch size; then everything but HTTP as the service runs it: worker threads
-that take a picture from its bytes to its embeddings, sharing batches by the micro-batcher.
+The embedder alone first, for the batch size; then everything but HTTP as the service runs it: threads that
+take a picture from its bytes to its embeddings, sharing batches by the micro-batcher, and processes that do.
 """
 
 import itertools
@@ -14,12 +14,15 @@ from time import perf_counter
 import cv2
 import numpy as np
 
+from app.looking.processes import InProcesses
+from app.looking.threads import InThreads
+from app.looking.types import Question, Sight
 from app.pipeline.batcher import MicroBatcher
-from app.pipeline.decode import decode
 from app.pipeline.pipeline import FacePipeline
 from app.pipeline.types import RGBImage
+from app.serving import Model
 from app.settings import Settings
-from app.wiring import Engine, batch_lanes, build_engine
+from app.wiring import SEATS, Engine, batch_lanes, build_engine, on_gpu
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 ALIKE = 0.97
@@ -40,7 +43,8 @@ class Trial:
     """The whole pipeline.
 
     threads: of the embedder. workers: images looked at side by side. median_ms: from an image's arrival to
-    its embeddings, with twice as many images under way as there are workers.
+    its embeddings, with twice as many images under way as there are workers. processes: whether the workers
+    are processes, not threads.
     """
 
     threads: int
@@ -48,6 +52,7 @@ class Trial:
     batch: int
     images_per_second: float
     median_ms: float
+    processes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,7 @@ class Tuned:
     def variables(self) -> dict[str, str]:
         """The settings to make, by environment variable."""
         return {
+            "SPHEREID_WORKERS": str(self.best.workers if self.best.processes else 0),
             "SPHEREID_THREADS": str(self.best.threads),
             "SPHEREID_QUEUES__IN_FLIGHT": str(self.best.workers),
             "SPHEREID_QUEUES__MAX_BATCH": str(self.best.batch),
@@ -90,13 +96,28 @@ def tune(
             tell(f"embedder: {threads} threads, batches of {batch}")
             rate = _faces_per_second(engines[threads], batch, seconds / len(BATCHES))
             batchings.append(Batching(threads, batch, rate))
-    trials = []
+    trials, score = [], settings.detection.min_score
     for threads, workers in itertools.product(counts, sorted({*counts, 2 * cores})):
         tell(f"pipeline: embedder on {threads} threads, {workers} workers")
         batch = best_batch([each for each in batchings if each.threads == threads])
         lanes = batch_lanes(settings.model_copy(update={"threads": threads}))
-        rate, median = _run(engines[threads], files, workers, lanes, batch, seconds)
+        with MicroBatcher(engines[threads].embedder, lanes=lanes, max_batch=batch) as batcher:
+            sight = InThreads(engines[threads].limits)
+            rate, median = _run(sight, _model(engines[threads], batcher), files, workers, score, seconds)
         trials.append(Trial(threads, workers, batch, rate, median))
+    if cores > 1 and not on_gpu(settings):
+        tell(f"pipeline: {cores} processes")
+        batch = best_batch([each for each in batchings if each.threads == 1])
+        queues = settings.queues.model_copy(update={"max_batch": batch})
+        single = settings.model_copy(update={"threads": 1, "queues": queues})
+        processes = InProcesses(single, count=cores, seats=SEATS)
+        try:
+            processes.wait()
+            model = _model(engines[1], MicroBatcher(engines[1].embedder))
+            rate, median = _run(processes, model, files, cores, score, seconds)
+        finally:
+            processes.close()
+        trials.append(Trial(1, cores, batch, rate, median, processes=True))
     return Tuned(tuple(batchings), tuple(trials), best_trial(trials))
 
 
@@ -124,37 +145,41 @@ def _faces_per_second(engine: Engine, batch: int, seconds: float) -> float:
     return done / (perf_counter() - began)
 
 
+def _model(engine: Engine, batcher: MicroBatcher) -> Model:
+    shared, alone = (FacePipeline(engine.detector, each) for each in (batcher, engine.embedder))
+    return Model(engine.embedder, batcher, shared, alone)
+
+
 def _run(
-    engine: Engine, files: Sequence[bytes], workers: int, lanes: int, batch: int, seconds: float
+    sight: Sight, model: Model, files: Sequence[bytes], workers: int, min_score: float, seconds: float
 ) -> tuple[float, float]:
     """Images per second and the median of their times, in milliseconds."""
+    question = Question(embed=True, min_face=None, min_score=min_score, max_faces=256)
     places = threading.Semaphore(2 * workers)
     taken: list[float] = []  # appended to from several threads; that is atomic
-    with MicroBatcher(engine.embedder, lanes=lanes, max_batch=batch) as batcher:
-        pipeline = FacePipeline(engine.detector, batcher)
 
-        def look(file: bytes, arrived: float) -> None:
-            try:
-                pipeline.analyze(decode(file, engine.limits))
-                taken.append(perf_counter() - arrived)
-            finally:
-                places.release()
+    def look(file: bytes, arrived: float) -> None:
+        try:
+            sight.look(model, file, question, lambda: True)
+            taken.append(perf_counter() - arrived)
+        finally:
+            places.release()
 
-        def run(until: float) -> None:
-            pictures = itertools.cycle(files)
-            answers = []
-            with ThreadPoolExecutor(workers) as pool:
-                while perf_counter() < until:
-                    places.acquire()
-                    answers.append(pool.submit(look, next(pictures), perf_counter()))
-            for answer in answers:
-                answer.result()
+    def run(until: float) -> None:
+        pictures = itertools.cycle(files)
+        answers = []
+        with ThreadPoolExecutor(2 * workers if isinstance(sight, InProcesses) else workers) as pool:
+            while perf_counter() < until:
+                places.acquire()
+                answers.append(pool.submit(look, next(pictures), perf_counter()))
+        for answer in answers:
+            answer.result()
 
-        run(perf_counter() + seconds / 4)
-        taken.clear()
-        began = perf_counter()
-        run(began + seconds)
-        elapsed = perf_counter() - began
+    run(perf_counter() + seconds / 4)
+    taken.clear()
+    began = perf_counter()
+    run(began + seconds)
+    elapsed = perf_counter() - began
     return len(taken) / elapsed, 1e3 * float(np.median(taken))
 
 

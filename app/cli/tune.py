@@ -27,10 +27,11 @@ def tune(
 ) -> None:
     """Measure this machine and write the settings that suit it.
 
-    Three settings decide how many images a second go through: the embedder's threads (SPHEREID_THREADS), how
-    many images are looked at side by side (SPHEREID_QUEUES__IN_FLIGHT), and how many faces are embedded
-    together at most (SPHEREID_QUEUES__MAX_BATCH). This measures the model of the current settings,
-    takes the fastest, and among equals the one that answers soonest.
+    Four settings decide how many images a second go through: whether processes look at them or threads
+    (SPHEREID_WORKERS), how many images are looked at side by side (SPHEREID_QUEUES__IN_FLIGHT), the
+    embedder's threads (SPHEREID_THREADS), and how many faces are embedded together at most
+    (SPHEREID_QUEUES__MAX_BATCH). This measures the model of the current settings, takes the fastest, and
+    among equals the one that answers soonest.
 
     The settings go into .env, which `sphereid serve` reads when it is started in the same folder; other lines
     of that file stay as they are. Run it while the machine has nothing else to do; it takes half a minute.
@@ -42,7 +43,7 @@ def tune(
     files = [path.read_bytes() for path in expand(images)] if images else list(drawn_pictures())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     counts = len({1, max(1, cores // 2), cores})
-    steps = counts * len(BATCHES) + counts * len({1, max(1, cores // 2), cores, 2 * cores})
+    steps = counts * len(BATCHES) + counts * len({1, max(1, cores // 2), cores, 2 * cores}) + (cores > 1)
     with progress("measuring", steps) as advance:
         tuned = measure(settings, files, cores=cores, seconds=seconds, tell=lambda _: advance())
     table(
@@ -55,9 +56,10 @@ def tune(
     )
     table(
         "Pipeline: images per second",
-        ["threads", "workers", "batch", "images/s", "median ms", ""],
+        ["threads", "workers", "are", "batch", "images/s", "median ms", ""],
         [
-            [t.threads, t.workers, t.batch, round(t.images_per_second, 1), round(t.median_ms, 1),
+            [t.threads, t.workers, "processes" if t.processes else "threads", t.batch,
+             round(t.images_per_second, 1), round(t.median_ms, 1),
              "chosen" if t is tuned.best else ""]
             for t in tuned.trials
         ],

@@ -62,6 +62,7 @@ def test_what_is_written_is_what_the_service_reads(tmp_path: Path, monkeypatch: 
     assert "chosen" in done.output
     settings = Settings()
     written = dict(line.split("=") for line in (tmp_path / ".env").read_text().splitlines())
+    assert settings.workers == int(written["SPHEREID_WORKERS"]) >= 0
     assert settings.threads == int(written["SPHEREID_THREADS"]) >= 1
     assert settings.queues.in_flight == int(written["SPHEREID_QUEUES__IN_FLIGHT"]) >= 1
     assert settings.queues.max_batch == int(written["SPHEREID_QUEUES__MAX_BATCH"]) >= 1
