@@ -65,15 +65,12 @@ _NOTES = """
   service does. Two threads each, unless it says one. The match rate is at equal settings.
 - **Pipeline**: detect, align and embed one face: two processes of one thread each on either side.
   `face_recognition` at its defaults: HOG detector, one encoding.
-- **Service**: {service}, 250×250 portraits, a gallery of 100 identities; the load generator is a process of
-  its own on the same cores and takes its share of them.
-- **Memory**: requests of 90 to 2,000 pixels a side and 1 to 16 faces; growth is counted after the first
-  tenth.
-"""
-
-_BARE_NOTE = """
+- **Service**: its processes at their defaults, 250×250 portraits, a gallery of 100 identities; the load
+  generator is a process of its own on the same cores and takes its share of them.
 - **Bare pipeline**: decodes, detects, aligns and embeds, with a thread a core in one process; or in a process
   a core, which share nothing and do nothing else.
+- **Memory**: requests of 90 to 2,000 pixels a side and 1 to 16 faces; growth is counted after the first
+  tenth.
 """
 
 _TRAINING_NOTE = """
@@ -121,9 +118,7 @@ def write(result: dict[str, Any], docs: Path) -> None:
         f"Last run {about['date']} on {about['cores_used']} cores of {about['processor']}, "
         f"Python {about['python']}, ONNX Runtime {about['onnxruntime']}; {_versions(result)}.\n",
         table(result),
-        _NOTES.format(service="its processes at their defaults" if _watched(result) else "one process")
-        + (_BARE_NOTE.lstrip() if "service_vs_processes_c16" in result else "")
-        + (_TRAINING_NOTE.lstrip() if "training_loop_over_bare" in result else ""),
+        _NOTES + (_TRAINING_NOTE.lstrip() if "training_loop_over_bare" in result else ""),
     ]
     result = {**result, "growth": _growth(result)} if "growth" in result else result
     drawings: dict[str, tuple[str, Callable[[Any, dict[str, Any]], None]]] = {
