@@ -223,16 +223,14 @@ class InProcesses:
             pairs[0][0].send(self._settings)
             pairs[0][0].recv()
         except (EOFError, OSError):
-            with self._changed:
-                self._starting.discard(popen)
             popen.wait()
             raise
+        finally:
+            with self._changed:
+                self._starting.discard(popen)
         process = Process(popen, [Seat(mine) for mine, _ in pairs])
         with self._changed:
-            self._starting.discard(popen)
             self._there.append(process)
-            if self._closing.is_set():
-                process.hang_up()  # `close` came between its start and now
             self._failed = None
             self._changed.notify_all()
             if self._closing.is_set():
