@@ -1,10 +1,10 @@
 """The application: settings in, wired service out. Nothing happens at import time."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -24,6 +24,9 @@ from app.pipeline.errors import PipelineError
 from app.settings import Settings
 from app.web.routes import router as console
 from app.wiring import images_at_once
+
+if TYPE_CHECKING:
+    from app.gallery.service import GalleryService
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -75,7 +78,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 @asynccontextmanager
 async def _running(settings: Settings, metrics: Metrics, admission: Admission) -> AsyncIterator[Any]:
-    """The parts of the service, opened in the order of their dependence and closed in reverse."""
+    """The parts of the service. Whatever is open is closed in reverse, where starting fails too."""
     from app.api.enrolling import Enrolling
     from app.api.looking import Looker
     from app.api.parts import Parts
@@ -103,65 +106,71 @@ async def _running(settings: Settings, metrics: Metrics, admission: Admission) -
         video_jobs,
     )
 
-    processes = start_processes(settings, metrics.batch)  # they load what they need beside all that follows
-    opening = asyncio.create_task(asyncio.to_thread(open_gallery, settings))  # beside the model's loading
-    try:
+    async with AsyncExitStack() as stack:
+
+        def at_the_end(close: Callable[[], None]) -> None:
+            stack.push_async_callback(asyncio.to_thread, close)
+
+        opening = asyncio.create_task(asyncio.to_thread(open_gallery, settings))  # beside all that loads
+        stack.push_async_callback(_close_gallery, opening)
+        processes = start_processes(settings, metrics.batch)
+        if processes is not None:
+            at_the_end(processes.close)
         engine = await asyncio.to_thread(build_engine, settings)
         if processes is not None:
             await asyncio.to_thread(processes.wait)
-    except BaseException:
-        if processes is not None:
-            await asyncio.to_thread(processes.close)
-        (await opening).close()
-        raise
-    gallery = await opening
-    sight = processes or InThreads(engine.limits)
+        gallery = await opening
+        sight = processes or InThreads(engine.limits)
 
-    def batched(embedder: OnnxEmbedder) -> MicroBatcher:
-        return MicroBatcher(
-            embedder,
-            lanes=batch_lanes(settings),
-            max_batch=batch_size(settings),
-            max_wait=batch_wait(settings),
-            max_queue=settings.queues.faces_waiting,
-            more_expected=lambda: admission.active > 1,
-            on_batch=metrics.batch,
+        def batched(embedder: OnnxEmbedder) -> MicroBatcher:
+            return MicroBatcher(
+                embedder,
+                lanes=batch_lanes(settings),
+                max_batch=batch_size(settings),
+                max_wait=batch_wait(settings),
+                max_queue=settings.queues.faces_waiting,
+                more_expected=lambda: admission.active > 1,
+                on_batch=metrics.batch,
+            )
+
+        models = serving(engine, gallery, settings, batched)
+        at_the_end(models.close)
+
+        def sizes() -> dict[str, int]:
+            totals, cursor = {"galleries": 0, "identities": 0, "faces": 0}, None
+            while True:
+                page = gallery.list_galleries(cursor=cursor, limit=500)
+                totals["galleries"] += len(page.items)
+                totals["identities"] += sum(each.identities for each in page.items)
+                totals["faces"] += sum(each.faces for each in page.items)
+                if (cursor := page.cursor) is None:
+                    return totals
+
+        workers, writers = Workers(images_at_once(settings), "work"), Workers(4, "write")
+        at_the_end(writers.close)
+        at_the_end(workers.close)
+        disk = disk_of(settings)
+        jobs = JobRunner(
+            settings.data_dir / "jobs",
+            {KIND: video_jobs(models, gallery, disk), **gallery_jobs(models, gallery, engine.limits, disk)},
+            max_waiting=settings.queues.jobs_waiting,
+            keep=timedelta(days=settings.job_days),
+            disk=disk,
         )
-
-    models = serving(engine, gallery, settings, batched)
-
-    def sizes() -> dict[str, int]:
-        totals, cursor = {"galleries": 0, "identities": 0, "faces": 0}, None
-        while True:
-            page = gallery.list_galleries(cursor=cursor, limit=500)
-            totals["galleries"] += len(page.items)
-            totals["identities"] += sum(each.identities for each in page.items)
-            totals["faces"] += sum(each.faces for each in page.items)
-            if (cursor := page.cursor) is None:
-                return totals
-
-    disk = disk_of(settings)
-    jobs = JobRunner(
-        settings.data_dir / "jobs",
-        {KIND: video_jobs(models, gallery, disk), **gallery_jobs(models, gallery, engine.limits, disk)},
-        max_waiting=settings.queues.jobs_waiting,
-        keep=timedelta(days=settings.job_days),
-        disk=disk,
-    )
-    await asyncio.to_thread(jobs.start)
-    live = live_streams(models, gallery, engine.limits, settings)
-    monitors = monitor_runner(live, settings)
-    await asyncio.to_thread(monitors.start)
-    metrics.watch_queue("monitors_running", lambda: monitors.running)
-    metrics.watch_queue("jobs_waiting", lambda: jobs.waiting)
-    metrics.watch_queue("requests_active", lambda: admission.active)
-    metrics.watch_queue("workers", lambda: len(processes.pids) if processes else 0)
-    metrics.watch_queue("embed_queue_faces", lambda: models.waiting)
-    metrics.watch_galleries(sizes)
-    looker = Looker(sight, engine.limits, metrics, settings)
-    workers, writers = Workers(images_at_once(settings), "work"), Workers(4, "write")
-    trimming = asyncio.create_task(keep_trimmed())
-    try:
+        await asyncio.to_thread(jobs.start)
+        at_the_end(jobs.stop)
+        live = live_streams(models, gallery, engine.limits, settings)
+        monitors = monitor_runner(live, settings)
+        await asyncio.to_thread(monitors.start)
+        at_the_end(monitors.stop)
+        metrics.watch_queue("monitors_running", lambda: monitors.running)
+        metrics.watch_queue("jobs_waiting", lambda: jobs.waiting)
+        metrics.watch_queue("requests_active", lambda: admission.active)
+        metrics.watch_queue("workers", lambda: len(processes.pids) if processes else 0)
+        metrics.watch_queue("embed_queue_faces", lambda: models.waiting)
+        metrics.watch_galleries(sizes)
+        looker = Looker(sight, engine.limits, metrics, settings)
+        stack.callback(asyncio.create_task(keep_trimmed()).cancel)
         yield Parts(
             settings=settings,
             recognition=Recognition(models, looker, gallery, workers, metrics, settings),
@@ -177,12 +186,10 @@ async def _running(settings: Settings, metrics: Metrics, admission: Admission) -
             live=live,
             monitors=monitors,
         )
-    finally:
-        trimming.cancel()
-        await asyncio.to_thread(monitors.stop)
-        await asyncio.to_thread(jobs.stop)
-        await asyncio.to_thread(workers.close)
-        await asyncio.to_thread(writers.close)
-        await asyncio.to_thread(sight.close)
-        await asyncio.to_thread(models.close)
-        await asyncio.to_thread(gallery.close)
+
+
+async def _close_gallery(opening: "asyncio.Task[GalleryService]") -> None:
+    """Unless it did not open, which whoever waits for it is told."""
+    await asyncio.wait([opening])
+    if opening.exception() is None:
+        await asyncio.to_thread(opening.result().close)

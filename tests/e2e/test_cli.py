@@ -68,6 +68,13 @@ def sphereid(
     return run
 
 
+def children() -> set[str]:
+    """The processes that this one has started and that have not ended."""
+    return {
+        child for each in Path("/proc/self/task").glob("*/children") for child in each.read_text().split()
+    }
+
+
 def lines(result: Result) -> list[dict[str, object]]:
     return [json.loads(line) for line in result.stdout.splitlines()]
 
@@ -194,9 +201,12 @@ def test_one_process_at_a_time_owns_the_gallery(
         refused = sphereid("identities", "list")
         assert refused.returncode == 2
         assert "another process" in refused.stderr
+        before = children()
+        assert before  # the service
         second = sphereid("serve", "--port", "0")
         assert second.returncode == 2
         assert "another process" in second.stderr
+        assert children() == before
         fine = sphereid("detect", "pictures/a.jpg")  # needs no gallery
         assert fine.returncode == 0
         with running.client() as client:
