@@ -28,13 +28,7 @@ class InThreads:
 
         picture = decode(file, self._limits)
         lap()
-        found = model.shared.analyze(
-            picture,
-            embed=False,
-            min_face=question.min_face,
-            min_score=question.min_score,
-            max_faces=question.max_faces,
-        ).faces
+        found = question.find(picture, model.shared)
         lap()
         vectors = np.empty((0, model.batcher.dim), np.float32)
         if question.embed and found:

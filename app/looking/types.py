@@ -1,14 +1,17 @@
 """What is asked about a picture, what comes back, and who can be asked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from app.pipeline.batcher import BatchReport
 from app.pipeline.decode import DecodedImage
 from app.pipeline.errors import PipelineError
 from app.pipeline.types import Face, FloatArray
 from app.serving import Model
+
+if TYPE_CHECKING:
+    from app.pipeline.pipeline import AnalyzedFace, FacePipeline
 
 
 class ProcessLostError(PipelineError):
@@ -29,6 +32,16 @@ class Question:
     min_face: int | None
     min_score: float
     max_faces: int
+
+    def find(self, picture: DecodedImage, pipeline: "FacePipeline") -> "Sequence[AnalyzedFace]":
+        """The faces that are asked for, largest first, not embedded yet."""
+        return pipeline.analyze(
+            picture,
+            embed=False,
+            min_face=self.min_face,
+            min_score=self.min_score,
+            max_faces=self.max_faces,
+        ).faces
 
 
 @dataclass(frozen=True, slots=True, eq=False)

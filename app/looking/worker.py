@@ -54,13 +54,7 @@ class Eyes:
         times = [perf_counter()]
         picture = decode(file, self._engine.limits)
         times.append(perf_counter())
-        found = pipeline.analyze(
-            picture,
-            embed=False,
-            min_face=question.min_face,
-            min_score=question.min_score,
-            max_faces=question.max_faces,
-        ).faces
+        found = question.find(picture, pipeline)
         size = picture.width, picture.height
         del picture  # a large one must not wait in memory while its faces have their turns
         times.append(perf_counter())
