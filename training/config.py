@@ -101,7 +101,8 @@ class DistillConfig:
     weight: of the regression 1 − cosine + ½ squared error of a linear map of the embedding to the descriptor.
     relation: of the mean squared difference between the student's and the teacher's cosines in a batch.
     center: share of their mean that is subtracted from the descriptors first. All of it (1) spreads strangers
-        around a cosine of 0.
+        around a cosine of 0. Less leaves embeddings a part in common, so that their length says how good a
+        face is, which tells people apart better; a batch norm over embeddings must be frozen for it.
     live: folder of the model that the store's descriptors are of (`prepare --teacher`), to describe what is
         not in the store: blended faces. On the CPU in int8, where its manifest says that this is as good.
     """
@@ -146,7 +147,7 @@ class EngineConfig:
     """How the run is carried out.
 
     freeze_norm: share of the run after which batch norm uses its running statistics, so that the loss sees
-    the network as it will be deployed; 1 never does.
+    the network as it will be deployed; 1 never does, 0 is for going on from weights that are good already.
     """
 
     __pydantic_config__ = _STRICT

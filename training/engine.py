@@ -90,6 +90,7 @@ def _set_up(config: Config, folder: Path, resume: bool) -> Run:
         )
 
     objective = Objective(config, classes, teacher_size)
+    _check_center(config, objective.backbone)
     if config.engine.channels_last:
         objective = objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.init_from and state is None:
@@ -148,6 +149,18 @@ def _check_data(config: Config, store: FaceStore, classes: int) -> None:
         raise TrainingError(
             f"optimizer.batch_size={config.optimizer.batch_size} "
             f"must be a multiple of {share} (processes × accumulate)"
+        )
+
+
+def _check_center(config: Config, backbone: nn.Module) -> None:
+    """Refuse targets with a part in common for embeddings that a batch norm rids of theirs at every step."""
+    centering = any(isinstance(part, nn.BatchNorm1d) and not part.affine for part in backbone.modules())
+    common = config.distill.relation > 0 and config.distill.center < 1
+    if centering and common and config.engine.freeze_norm > 0:
+        raise TrainingError(
+            "backbone.batch_norm centers each batch of embeddings, so their cosines cannot follow a "
+            f"teacher's with distill.center={config.distill.center}: set engine.freeze_norm=0 and "
+            "init_from=CHECKPOINT, or distill.center=1"
         )
 
 

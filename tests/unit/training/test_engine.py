@@ -208,6 +208,7 @@ def test_starting_over_a_run_or_resuming_another_is_refused(small_config: Make, 
         ({"optimizer": {"batch_size": 4096}}, "less than one batch"),
         ({"optimizer": {"accumulate": 3}}, "multiple of 3"),
         ({"init_from": "/nowhere.pt"}, "no checkpoint at"),
+        ({"distill": {"center": 0.5}}, r"engine\.freeze_norm=0"),
     ],
 )
 def test_wrong_settings_are_explained(
