@@ -231,7 +231,8 @@ def resample_fc(weight: Tensor, inputs: int, map_size: tuple[int, int]) -> Tenso
 
 
 def _loop(run: Run, max_steps: int | None) -> None:
-    config, started = run.config, time.monotonic()
+    # One clock for all: with one each, a process waits in an evaluation for others that are a step ahead.
+    config, started = run.config, distributed.agreed(time.monotonic())
     deadline = started + 60 * config.optimizer.deadline_minutes
     last_save = last_evaluation = last_step = started
     first_step = run.step

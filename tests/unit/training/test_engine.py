@@ -81,6 +81,38 @@ def test_frozen_norms_keep_their_statistics_and_learn_their_weights(
     assert any(bool((bias != 0).any()) for bias in biases)
 
 
+def in_two_processes(*program: object) -> None:
+    """Run it under torchrun."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"),
+            *(str(part) for part in program),
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_two_processes_evaluate_together_though_their_clocks_differ(
+    small_config: Make, tmp_path: Path
+) -> None:
+    recipe, program = tmp_path / "recipe.yaml", tmp_path / "program.py"
+    recipe.write_text(yaml.safe_dump(to_dict(small_config(engine={"evaluate_seconds": 0}))))
+    program.write_text(
+        "import os, time\n"
+        "clock = time.monotonic\n"
+        "time.monotonic = lambda: clock() + 3600 * int(os.environ['RANK'])\n"
+        "from training.cli import main\n"
+        "main()\n"
+    )
+    in_two_processes(program, "train", recipe, "--max-steps", 2, "--runs", tmp_path)
+    assert checkpoint.load(tmp_path / "toy" / "last.pt").step == 2
+
+
 @pytest.mark.parametrize("sample_rate", [1.0, 0.7])
 def test_two_processes_do_what_one_does(small_config: Make, tmp_path: Path, sample_rate: float) -> None:
     """Same global batch, no batch norm, whose statistics are each process's own; and the same sampled
@@ -108,17 +140,7 @@ def test_two_processes_do_what_one_does(small_config: Make, tmp_path: Path, samp
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(values))
     one = checkpoint.load(train(from_dict(values), runs=tmp_path / "one", max_steps=3))
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"),
-            *("-m", "training", "train", str(recipe), "--max-steps", "3", "--runs", str(tmp_path / "two")),
-        ],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    in_two_processes("-m", "training", "train", recipe, "--max-steps", 3, "--runs", tmp_path / "two")
     two = checkpoint.load(tmp_path / "two" / "toy" / "last.pt")
     for key, value in one.objective.items():
         assert torch.allclose(value, two.objective[key], atol=2e-5), key
