@@ -160,7 +160,7 @@ class Recognition:
             if decision.outcome == "unknown" and not gate(face, "normal")
         ]
         try:
-            self._gallery.unknowns.keep(gallery_id, faces)
+            self._gallery.unknowns.keep(gallery_id, faces, one_picture=True)
         except GalleryError as error:
             log.warning("an unknown face could not be kept: %s", error)
 

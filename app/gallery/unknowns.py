@@ -48,7 +48,7 @@ class InboxRow(Base):
 
 
 class UnknownRow(Base):
-    """A face that nobody was named for."""
+    """A face that nobody was named for. picture: the same for all faces of one photograph."""
 
     __tablename__ = "unknowns"
 
@@ -61,6 +61,7 @@ class UnknownRow(Base):
     source: Mapped[str | None] = mapped_column(String(300))
     image: Mapped[bytes] = mapped_column(Sealed)
     seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    picture: Mapped[str | None] = mapped_column(String(64))
 
 
 INBOXES = cast(Table, InboxRow.__table__)
@@ -184,9 +185,12 @@ class Unknowns:
             audit.record(tx, [Event("unknowns.rules", gallery_id, details=asdict(rules))])
         return self._know(gallery_id, rules), gone
 
-    def keep(self, gallery_id: str, faces: Sequence[NewFace]) -> int:
+    def keep(self, gallery_id: str, faces: Sequence[NewFace], *, one_picture: bool = False) -> int:
         """Keep unknown faces, each with its `crop`; how many were. None are where the gallery does not allow
-        it, and a photograph that is there already is not kept again."""
+        it, and a photograph that is there already is not kept again.
+
+        one_picture: they are of one photograph, where nobody is twice.
+        """
         faces = [face for face in faces if face.crop is not None]
         if not faces:
             return 0
@@ -199,6 +203,7 @@ class Unknowns:
                 UNKNOWNS.c.gallery_id == gallery_id, UNKNOWNS.c.contract == contract
             )
             known = _unpack(tx.execute(query).scalars().all())
+            picture = checks.new_id() if one_picture else None
             rows = []
             for face, vector in zip(faces, vectors, strict=True):
                 if len(known) and float((known @ vector).max()) >= REPEATED:
@@ -215,6 +220,7 @@ class Unknowns:
                         "source": face.source,
                         "image": face.crop,
                         "seen_at": store.now(),
+                        "picture": picture,
                     }
                 )
             if rows:
@@ -238,7 +244,7 @@ class Unknowns:
             vectors = _unpack([row.vector for row in mine])
             # A gallery without faces has no contract yet: the similarities are those of the inbox's model.
             limit = self._galleries.threshold_of(replace(gallery, contract=gallery.contract or contract))
-            labels = cluster(vectors, limit.value)
+            labels = cluster(vectors, limit.value, [row.picture for row in mine])
             for label in np.unique(labels):
                 places = np.flatnonzero(labels == label)
                 center = vectors[places].mean(axis=0)
@@ -306,20 +312,26 @@ class Unknowns:
         return self._scrub() if gone else True
 
 
-def cluster(vectors: Vectors, threshold: float) -> NDArray[np.int64]:
+def cluster(
+    vectors: Vectors, threshold: float, pictures: Sequence[str | None] | None = None
+) -> NDArray[np.int64]:
     """Which of (N, D) unit vectors belong together: (N,) labels from 1.
 
     Agglomerative clustering with average linkage: two groups become one while the mean cosine of their pairs
     reaches `threshold` (Sokal and Michener, 1958). Other than single linkage it does not chain people
-    together through one blurred face.
+    together through one blurred face. Two of the same of N `pictures`, unless that is None, are never one.
     """
-    if len(vectors) < 2:
-        return np.ones(len(vectors), np.int64)
+    count = len(vectors)
+    if count < 2:
+        return np.ones(count, np.int64)
     from scipy.cluster.hierarchy import fcluster, linkage  # slow to load, and few galleries have an inbox
 
-    rows, columns = np.triu_indices(len(vectors), 1)
-    distances = np.clip(1.0 - (vectors @ vectors.T)[rows, columns], 0.0, 2.0).astype(np.float64)
-    labels = fcluster(linkage(distances, "average"), max(1.0 - threshold, 0.0) + 1e-9, "distance")
+    distances = np.clip(1.0 - vectors @ vectors.T, 0.0, 2.0).astype(np.float64)
+    for picture in set(pictures or ()) - {None}:
+        same = np.flatnonzero([each == picture for each in pictures or ()])
+        distances[np.ix_(same, same)] = 4.0 * count**2  # the mean of no two groups with such a pair is near
+    condensed = distances[np.triu_indices(count, 1)]
+    labels = fcluster(linkage(condensed, "average"), max(1.0 - threshold, 0.0) + 1e-9, "distance")
     return np.asarray(labels, np.int64)
 
 

@@ -58,6 +58,17 @@ def test_faces_are_grouped_by_person_the_largest_group_first(keeping: GallerySer
     assert np.linalg.norm(found[0].center) == pytest.approx(1, abs=1e-6)
 
 
+def test_nobody_is_twice_in_a_photograph(keeping: GalleryService) -> None:
+    (one,) = unit(1, 64)
+    twins = [stranger(near(one, 0.95, seed)) for seed in (1, 2)]
+    assert keeping.unknowns.keep("g", twins, one_picture=True) == 2
+    assert [len(each) for each in ids(keeping)] == [1, 1]
+    assert keeping.unknowns.keep("g", [stranger(near(one, 0.95, seed)) for seed in (3, 4, 5)]) == 3
+    groups = ids(keeping)
+    assert sum(len(each) for each in groups) == 5
+    assert len(groups) == 2, "faces of other pictures join either of the two, and never both"
+
+
 def test_an_inbox_of_an_empty_gallery_is_grouped_by_its_models_calibration(tmp_path: Path) -> None:
     def calibration(scale: float) -> ImpostorCalibration:
         return ImpostorCalibration.from_quantiles(
@@ -209,17 +220,25 @@ def test_bounds_have_bounds(keeping: GalleryService, change: dict[str, int]) -> 
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 12), st.floats(-1, 1), st.integers(0, 1000))
-def test_clusters_keep_the_average_linkage_promise(count: int, threshold: float, seed: int) -> None:
-    """Against the definition: no two clusters that are left have a mean similarity above the threshold, and
-    a cluster of two reaches it."""
+@given(st.integers(0, 12), st.floats(-1, 1), st.integers(0, 1000), st.integers(1, 12))
+def test_clusters_keep_the_average_linkage_promise(
+    count: int, threshold: float, seed: int, pictures: int
+) -> None:
+    """Against the definition: no two clusters that are left have a mean similarity above the threshold, but
+    where both have faces of one picture; a cluster of two reaches it; no cluster has two of one picture."""
     vectors = unit(count, 3, seed)
-    labels = cluster(vectors, threshold)
+    drawn = np.random.default_rng(seed).integers(0, pictures, count)
+    of = [None if each == 0 else str(each) for each in drawn]
+    labels = cluster(vectors, threshold, of)
     assert labels.shape == (count,)
     similarities = vectors.astype(np.float64) @ vectors.T.astype(np.float64)
     groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     for i, one in enumerate(groups):
+        named = [of[member] for member in one if of[member]]
+        assert len(named) == len(set(named))
         for other in groups[:i]:
+            if set(named) & {of[member] for member in other}:
+                continue
             assert similarities[np.ix_(one, other)].mean() < threshold + 1e-5
         if len(one) == 2:
             assert similarities[one[0], one[1]] >= threshold - 1e-5
