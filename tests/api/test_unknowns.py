@@ -91,7 +91,7 @@ def test_a_full_inbox_does_not_spoil_an_answer(
 ) -> None:
     from app.gallery.errors import StorageError
 
-    def refuse(*_: object) -> int:
+    def refuse(*_: object, **__: object) -> int:
         raise StorageError("the disk is full")
 
     monkeypatch.setattr(server.parts.gallery.unknowns, "keep", refuse)
