@@ -312,9 +312,7 @@ class Unknowns:
         return self._scrub() if gone else True
 
 
-def cluster(
-    vectors: Vectors, threshold: float, pictures: Sequence[str | None] | None = None
-) -> NDArray[np.int64]:
+def cluster(vectors: Vectors, threshold: float, pictures: Sequence[str | None]) -> NDArray[np.int64]:
     """Which of (N, D) unit vectors belong together: (N,) labels from 1.
 
     Agglomerative clustering with average linkage: two groups become one while the mean cosine of their pairs
@@ -327,9 +325,9 @@ def cluster(
     from scipy.cluster.hierarchy import fcluster, linkage  # slow to load, and few galleries have an inbox
 
     distances = np.clip(1.0 - vectors @ vectors.T, 0.0, 2.0).astype(np.float64)
-    for picture in set(pictures or ()) - {None}:
-        same = np.flatnonzero([each == picture for each in pictures or ()])
-        distances[np.ix_(same, same)] = 4.0 * count**2  # the mean of no two groups with such a pair is near
+    of = np.array([picture or "" for picture in pictures])
+    together = (of[:, None] == of) & (of != "")
+    distances[together] = 4.0 * count**2  # the mean of no two groups with such a pair is near
     condensed = distances[np.triu_indices(count, 1)]
     labels = fcluster(linkage(condensed, "average"), max(1.0 - threshold, 0.0) + 1e-9, "distance")
     return np.asarray(labels, np.int64)

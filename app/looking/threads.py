@@ -44,6 +44,3 @@ class InThreads:
             embed=1e3 * (times[3] - times[2]),
             picture=picture,
         )
-
-    def close(self) -> None:
-        """There is nothing to close: models are their owner's."""

@@ -75,7 +75,3 @@ class Sight(Protocol):
         Raises ImageError, ModelError, QueueFullError and ProcessLostError.
         """
         ...
-
-    def close(self) -> None:
-        """Take nothing more. What runs was waited for by those who asked. Idempotent."""
-        ...
