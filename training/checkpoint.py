@@ -27,7 +27,7 @@ _MAY_CHANGE = {
 
 @dataclass(slots=True)
 class State:
-    """A run between two steps. step counts optimiser steps; progress ∈ [0, 1] drives the learning rate."""
+    """A run between two steps. step counts optimizer steps; progress ∈ [0, 1] drives the learning rate."""
 
     config: Config
     classes: int

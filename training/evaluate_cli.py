@@ -227,7 +227,7 @@ def evaluate_megaface(
 
 @evaluate.command("trillion")
 def evaluate_trillion(
-    faces: Annotated[Path, typer.Option(help="Labelled faces: a folder or a tar of PERSON/IMAGE.")],
+    faces: Annotated[Path, typer.Option(help="Labeled faces: a folder or a tar of PERSON/IMAGE.")],
     distractors: Annotated[
         Path | None,
         typer.Option(help="Of other people: a folder or a tar, or this model's embeddings in an .npy file."),

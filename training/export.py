@@ -198,7 +198,7 @@ def export(
 
 
 def release_checkpoint(state: checkpoint.State, path: Path) -> float:
-    """Write the averaged weights as float16 without optimiser: what a later run's `init_from` needs.
+    """Write the averaged weights as float16 without optimizer: what a later run's `init_from` needs.
     Returns MB."""
     half = {name: value.half() if value.is_floating_point() else value for name, value in state.ema.items()}
     small = checkpoint.State(

@@ -69,7 +69,7 @@ def _summary(state: checkpoints.State) -> str:
     share = config.augment.p_blend
     blended = f" {100 * share:.0f} % of the faces were blended with another one." if share > 0 else ""
     losses = {
-        f"{config.head.name} on labelled faces": config.head.weight,
+        f"{config.head.name} on labeled faces": config.head.weight,
         "regression to the teacher's descriptor": config.distill.weight,
         "agreement with the teacher's cosines within a batch": config.distill.relation,
     }

@@ -1,4 +1,4 @@
-"""What a step minimises: margin loss on labelled faces plus regression to a teacher, over one shared
+"""What a step minimizes: margin loss on labeled faces plus regression to a teacher, over one shared
 backbone."""
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from training.data.augment import view_size
 class Losses:
     """Weighted parts of one batch's loss, each a mean over all its images, and what the log shows.
 
-    head_mean: unweighted mean head loss over the labelled images alone.
+    head_mean: unweighted mean head loss over the labeled images alone.
     """
 
     head: Tensor
@@ -25,7 +25,7 @@ class Losses:
 
     @property
     def total(self) -> Tensor:
-        """The scalar to minimise."""
+        """The scalar to minimize."""
         return self.head + self.distill + self.relation
 
 

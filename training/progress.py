@@ -50,7 +50,7 @@ class Progress:
             self._writer.close()
 
     def step(self, step: int, progress: float, losses: Losses, lr: float) -> None:
-        """One optimiser step is done; shown every `engine.log_steps`."""
+        """One optimizer step is done; shown every `engine.log_steps`."""
         if self._start_progress is None:
             self._start_progress = progress
         if self._silent or step % self._config.engine.log_steps:

@@ -7,7 +7,7 @@ each is searched as one mean. The comparisons of one probe are not independent: 
 resembles many people at once. Where the sizes of such clumps follow a logarithmic series (Fisher, Corbet and
 Williams 1943), N comparisons are worth ln(1 + cN) / c independent ones; the model's calibration measures c
 (docs/decisions.md). Without it, c is 0 and the true FPIR lies below the promise. Past the last quantile that
-enough pairs support, a generalised Pareto tail goes on: exceedances of a high level approach one (Pickands
+enough pairs support, a generalized Pareto tail goes on: exceedances of a high level approach one (Pickands
 1975).
 """
 
@@ -149,7 +149,7 @@ class ImpostorCalibration:
 
 
 def _excess(survival: ArrayLike, shape: float) -> NDArray[np.float64]:
-    """What a generalised Pareto variable of scale 1 exceeds with probability `survival`, in (0, 1].
+    """What a generalized Pareto variable of scale 1 exceeds with probability `survival`, in (0, 1].
 
     (survival^-shape - 1) / shape, and -ln(survival) at shape 0. scipy.stats has it too, for half a second of
     every start.
@@ -160,7 +160,7 @@ def _excess(survival: ArrayLike, shape: float) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=64)
 def _fit_tail(known_levels: tuple[float, ...], known_similarities: tuple[float, ...]) -> Tail:
-    """Least squares of a generalised Pareto quantile function on the last `TAIL_DECADES` of the quantiles.
+    """Least squares of a generalized Pareto quantile function on the last `TAIL_DECADES` of the quantiles.
 
     The tail starts at the last quantile, so that the curve is continuous; the scale there follows from the
     fit's own start u by threshold stability, scale(s) = scale(u) + shape * (s - u).

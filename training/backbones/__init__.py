@@ -59,7 +59,7 @@ def names() -> list[str]:
 
 
 def build(config: BackboneConfig, input_size: tuple[int, int]) -> nn.Module:
-    """A freshly initialised backbone for (H, W) = `input_size` pixels; IResNet and MobileFaceNet always have
+    """A freshly initialized backbone for (H, W) = `input_size` pixels; IResNet and MobileFaceNet always have
     batch norm, dlib29 comes with its weights.
 
     Raises TrainingError for an unknown name.

@@ -39,7 +39,7 @@ class Unit(nn.Module):
 
 
 class IResNet(nn.Module):
-    """(B, 3, H, W) pixels to (B, embedding_size) embeddings, not normalised.
+    """(B, 3, H, W) pixels to (B, embedding_size) embeddings, not normalized.
 
     width: channels of the first stage, 64 in the paper. The scale of the last batch norm is fixed at 1.
     """

@@ -47,7 +47,7 @@ class Bottleneck(nn.Module):
 
 
 class MobileFaceNet(nn.Module):
-    """(B, 3, H, W) pixels to (B, embedding_size) embeddings, not normalised.
+    """(B, 3, H, W) pixels to (B, embedding_size) embeddings, not normalized.
 
     width: channels of the first layer, 64 in the paper; all others scale with it.
     """

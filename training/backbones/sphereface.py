@@ -44,10 +44,10 @@ class ResidualUnit(nn.Module):
 
 
 class SphereFaceNet(nn.Module):
-    """(B, 3, H, W) float pixels, (p − 127.5)/128, to (B, embedding_size) embeddings, not normalised.
+    """(B, 3, H, W) float pixels, (p − 127.5)/128, to (B, embedding_size) embeddings, not normalized.
 
     units: residual units of the four stages. width: channels of the first stage, doubled at every next
-    (64 in the paper). batch_norm: normalise after every convolution, and the embedding without affine part.
+    (64 in the paper). batch_norm: normalize after every convolution, and the embedding without affine part.
     input_size: (H, W) of the pixels; fixes the fully connected layer. map_pool: side of the squares of the
     last map that are averaged before it, so that 2 gives it the size that half the resolution had.
     """
@@ -82,9 +82,9 @@ class SphereFaceNet(nn.Module):
             channels * self.map_size[0] * self.map_size[1], embedding_size, bias=not batch_norm
         )
         self.norm: nn.Module = nn.BatchNorm1d(embedding_size, affine=False) if batch_norm else nn.Identity()
-        self._initialise(batch_norm)
+        self._initialize(batch_norm)
 
-    def _initialise(self, batch_norm: bool) -> None:
+    def _initialize(self, batch_norm: bool) -> None:
         """Caffe's xavier, U(±√(3/fan_in)), for strided convolutions and FC; N(0, 0.01²) for residual ones.
 
         With batch norm a weight's length only sets its effective learning rate, so the residual ones get the

@@ -2,7 +2,7 @@
 it.
 
 A store is a folder: `images.npy` (N, 128, 128, 3) uint8 RGB, the 112×112 face at [8:120, 8:120]; `meta.npz`
-with `name` and `identity` (N,), −1 where unlabelled; optionally `teacher.npy` (N, D) float32.
+with `name` and `identity` (N,), −1 where unlabeled; optionally `teacher.npy` (N, D) float32.
 """
 
 import hashlib

@@ -14,7 +14,7 @@ FloatArray = NDArray[np.float32]
 def embed(
     backbone: nn.Module, crops: NDArray[np.uint8], *, batch: int = 128, flip: bool = True
 ) -> FloatArray:
-    """(N, H, W, 3) uint8 crops to (N, D) L2-normalised embeddings; flip sums the mirrored crop's embedding
+    """(N, H, W, 3) uint8 crops to (N, D) L2-normalized embeddings; flip sums the mirrored crop's embedding
     in."""
     training = backbone.training
     backbone.eval()

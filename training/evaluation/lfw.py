@@ -100,7 +100,7 @@ def open_images(source: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
 
 
 def central_face(faces: list[Face], height: int, width: int) -> Face:
-    """The face whose box centre lies nearest the image's: whom an LFW picture is of."""
+    """The face whose box center lies nearest the image's: whom an LFW picture is of."""
     center = np.array([width, height], np.float32) / 2
     return min(faces, key=lambda f: float(np.linalg.norm((f.box_xyxy[:2] + f.box_xyxy[2:]) / 2 - center)))
 
@@ -215,7 +215,7 @@ def cross_similarities(
 
 
 def reference_protocol(pairs: Pairs, features: FloatArray, found: NDArray[np.bool_]) -> FoldResult:
-    """The SphereFace authors' evaluation: per fold, centre on the other folds' features, then take the mean
+    """The SphereFace authors' evaluation: per fold, center on the other folds' features, then take the mean
     of their best thresholds. features: crop and mirror image side by side, (N, 2D)."""
     accuracies, thresholds = [], []
     for number in np.unique(pairs.fold):

@@ -15,7 +15,7 @@ def angular_fisher_score(features: FloatArray, identity: NDArray[np.int64]) -> f
     """S_w / S_b of Liu et al. (SphereFace, CVPR 2017), lower is better.
 
     S_w = Σ_i Σ_{x∈X_i} (1 − cos⟨x, m_i⟩), S_b = Σ_i n_i (1 − cos⟨m_i, m⟩), m_i the mean of class i, m that
-    of all. features: (N, D), not normalised first: a class mean weighs long features more. Raises
+    of all. features: (N, D), not normalized first: a class mean weighs long features more. Raises
     ValueError for fewer than two classes.
     """
     classes = np.unique(identity)

@@ -1,4 +1,4 @@
-"""Heads with class centres: cosines or dot products, a margin on them, cross-entropy."""
+"""Heads with class centers: cosines or dot products, a margin on them, cross-entropy."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -41,11 +41,11 @@ class SoftmaxHead(nn.Module):
 
 
 class MarginHead(nn.Module):
-    """Class centres on the sphere with a margin.
+    """Class centers on the sphere with a margin.
 
     margin: the rule. scale: s of the logits s·cosθ, or None for ‖x‖·cosθ. loss_weight multiplies the
     cross-entropy. annealing: λ schedule of A-Softmax; its step is saved with the head. keep_length: logits
-    use the centres' own lengths too (L-Softmax). sample_rate: share of classes in the softmax of a step
+    use the centers' own lengths too (L-Softmax). sample_rate: share of classes in the softmax of a step
     (Partial FC); 1 takes all. norm_penalty: added per face, from its length. energy, energy_weight:
     SphereFace+. stepped: the margin at a strength of 0 to 1, where it grows by its own m; otherwise strength
     mixes it with the plain cosine.
@@ -117,7 +117,7 @@ class MarginHead(nn.Module):
     def _losses(self, embeddings: Tensor, labels: Tensor, strength: float) -> Tensor:
         known = labels >= 0
         if self.scale is None and self.mode == "normalized":
-            # The released layer renormalises its rows in place before every forward pass.
+            # The released layer renormalizes its rows in place before every forward pass.
             with torch.no_grad():
                 self.weight.copy_(F.normalize(self.weight, dim=1))
         weight: Tensor = self.weight

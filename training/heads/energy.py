@@ -1,4 +1,4 @@
-"""Minimum hyperspherical energy of class centres (Liu et al., NeurIPS 2018; SphereFace+)."""
+"""Minimum hyperspherical energy of class centers (Liu et al., NeurIPS 2018; SphereFace+)."""
 
 from typing import Literal
 
@@ -12,9 +12,9 @@ MIN_DISTANCE = 1e-3
 def hyperspherical_energy(
     weight: Tensor, labels: Tensor, kind: Literal["euclid", "angular"], power: float = 2.0
 ) -> Tensor:
-    """Mean repulsion energy between the batch's class centres and others; lower is more spread out.
+    """Mean repulsion energy between the batch's class centers and others; lower is more spread out.
 
-    weight: (C, D) centres of any length. labels: (B,) classes of the batch. `euclid`: mean over the batch
+    weight: (C, D) centers of any length. labels: (B,) classes of the batch. `euclid`: mean over the batch
     and all other classes of ‖ŵ_y − ŵ_j‖^−power (power 0: log 1/distance), the mini-batch form of the paper.
     `angular`: mean over pairs of distinct batch classes of θ^−power, as opensphere has it. Distances below
     1e-3 count as 1e-3. 0 when there is nothing to compare.
@@ -41,7 +41,7 @@ def hyperspherical_energy(
 
 @torch.no_grad()
 def class_angles(weight: Tensor, most: int = 2048) -> tuple[float, float]:
-    """Mean and smallest angle in radians between different class centres (C, D); of every so-manieth where
+    """Mean and smallest angle in radians between different class centers (C, D); of every so-manieth where
     there are more than `most`, since all pairs of many would not fit into memory."""
     w = F.normalize(weight[:: -(-len(weight) // most)].float(), dim=1)
     upper = torch.triu_indices(len(w), len(w), 1)

@@ -18,9 +18,9 @@ POLE = 1e-5
 
 
 class Margin(Protocol):
-    """A rule that makes recognising one's own class harder.
+    """A rule that makes recognizing one's own class harder.
 
-    `applies_to` says which cosines it changes: that with the own class centre, or those with all others.
+    `applies_to` says which cosines it changes: that with the own class center, or those with all others.
     """
 
     @property
@@ -34,7 +34,7 @@ class Margin(Protocol):
 
 
 def cosines(embeddings: Tensor, weight: Tensor) -> Tensor:
-    """(B, C) cosines in [−1, 1] between (B, D) embeddings and (C, D) class centres, at least float32."""
+    """(B, C) cosines in [−1, 1] between (B, D) embeddings and (C, D) class centers, at least float32."""
     x = F.normalize(_wide(embeddings), dim=1)
     w = F.normalize(_wide(weight), dim=1)
     return (x @ w.T).clamp(-1.0, 1.0)
@@ -74,7 +74,7 @@ def psi(cosine: Tensor, m: int) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """No margin: normalised softmax (Wang et al., NormFace, 2017)."""
+    """No margin: normalized softmax (Wang et al., NormFace, 2017)."""
 
     applies_to: Literal["target", "others"] = "target"
 

@@ -1,4 +1,4 @@
-"""A navigable graph: each vector knows its neighbours, and a search walks towards the probe.
+"""A navigable graph: each vector knows its neighbors, and a search walks towards the probe.
 
 Malkov and Yashunin, Efficient and robust approximate nearest neighbor search using HNSW graphs, 2016.
 """

@@ -162,7 +162,7 @@ def test_the_promise_holds_on_independent_strangers() -> None:
 
 
 @pytest.mark.parametrize("shape", [-0.3, -0.1, -1e-9, 0.0, 1e-9, 0.1, 0.3])
-def test_the_tail_is_scipy_s_generalised_pareto(shape: float) -> None:
+def test_the_tail_is_scipy_s_generalized_pareto(shape: float) -> None:
     survival = np.logspace(-9, 0, 50)
     expected = stats.genpareto.isf(survival, shape)
     np.testing.assert_allclose(_excess(survival, shape), expected, rtol=1e-6, atol=1e-9)

@@ -1,4 +1,4 @@
-"""A small store of synthetic faces: every identity a colour pattern, every image a noisy copy of it."""
+"""A small store of synthetic faces: every identity a color pattern, every image a noisy copy of it."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -26,7 +26,7 @@ NONE = AugmentConfig(False, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0)
 
 @pytest.mark.parametrize("pool", [1, 2])
 @pytest.mark.parametrize("template", list(VIEWS))
-def test_without_augmentation_the_view_is_the_centre(template: str, pool: int) -> None:
+def test_without_augmentation_the_view_is_the_center(template: str, pool: int) -> None:
     canvases = np.random.default_rng(0).integers(0, 256, (5, 128, 128, 3), dtype=np.uint8)
     made = augment(canvases, NONE, template, pool, np.random.default_rng(1))
     assert np.abs(made.astype(int) - center_view(canvases, template, pool)).max() <= 1
@@ -84,7 +84,7 @@ def test_the_targets_lose_as_much_of_their_mean_as_asked() -> None:
         assert made.mean(axis=0) == pytest.approx((1 - share) * mean / typical, abs=1e-5)
 
 
-def test_flip_mirrors_about_the_centre() -> None:
+def test_flip_mirrors_about_the_center() -> None:
     canvases = np.random.default_rng(0).integers(0, 256, (40, 128, 128, 3), dtype=np.uint8)
     config = AugmentConfig(True, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0)
     made = augment(canvases, config, "112x96", 1, np.random.default_rng(1))

@@ -32,7 +32,7 @@ def both_kinds(values: list[float], seed: int) -> tuple[NDArray[np.float64], NDA
 
 @given(values=scores, seed=st.integers(0, 99))
 @settings(max_examples=60, deadline=None)
-def test_the_best_threshold_is_the_mean_of_all_maximisers(values: list[float], seed: int) -> None:
+def test_the_best_threshold_is_the_mean_of_all_maximizers(values: list[float], seed: int) -> None:
     similarity, same = both_kinds(values, seed)
     grid = np.arange(-100, 101) / 100
     accuracy = [

@@ -131,7 +131,7 @@ def test_the_annealing_step_counts_training_only_and_is_saved() -> None:
     assert other.lam == head.lam
 
 
-def test_l_softmax_keeps_the_centres_lengths() -> None:
+def test_l_softmax_keeps_the_centers_lengths() -> None:
     head = heads.build(HeadConfig(name="l_softmax", options={"m": 2, "base": 0.0, "lambda_min": 0.0}), 5, 8)
     assert isinstance(head, MarginHead)
     x, labels = batch()
@@ -164,7 +164,7 @@ def test_sphereface_r_schemes(scheme: str, factor: float) -> None:
 
 
 @pytest.mark.parametrize("version", ["v0", "v1", "v2"])
-def test_sphereface_r_without_feature_normalisation_raises_m_at_milestones(version: str) -> None:
+def test_sphereface_r_without_feature_normalization_raises_m_at_milestones(version: str) -> None:
     """NFN: m = 1 + Δm · (milestones passed), here 1, 1.25, 1.5 and 1.75."""
     options: dict[str, float | str] = {"version": version, "scheme": "NFN", "m": 1.75}
     head = heads.build(
@@ -270,7 +270,7 @@ def test_energy_against_loops() -> None:
 
 
 @pytest.mark.parametrize("kind", ["euclid", "angular"])
-def test_energy_pushes_near_centres_apart_and_stays_finite(kind: str) -> None:
+def test_energy_pushes_near_centers_apart_and_stays_finite(kind: str) -> None:
     w = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1e-3, 0.0], [1.0, 0.0, 0.0]], requires_grad=True)
     energy = hyperspherical_energy(w, torch.tensor([0, 1, 2]), kind)  # type: ignore[arg-type]
     energy.backward()

@@ -57,7 +57,7 @@ export function tell({ title, body, action = "Close", wide = false }) {
   });
 }
 
-/** A labelled field: `field("Name", input, "a hint")`. */
+/** A labeled field: `field("Name", input, "a hint")`. */
 export function field(label, input, hint) {
   const id = input.id || uid("field");
   input.id = id;
