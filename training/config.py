@@ -119,6 +119,7 @@ class DistillConfig:
 class OptimizerConfig:
     """How the weights move.
 
+    name: muon is for the backbone's matrices and takes adamw for the rest. momentum: of sgd.
     samples: images to see in all. deadline_minutes, when above 0, replaces it: the learning rate reaches its
     end that many minutes after the (re)start, however busy the machine is.
     warmup: steps of linear warm-up. milestones: shares of the run at which `step` divides the rate by ten.
@@ -127,7 +128,7 @@ class OptimizerConfig:
 
     __pydantic_config__ = _STRICT
 
-    name: Literal["sgd", "adamw"] = "sgd"
+    name: Literal["sgd", "adamw", "muon"] = "sgd"
     lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -167,7 +168,7 @@ class EngineConfig:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """One run. `init_from` names a checkpoint whose weights are taken over, with a fresh optimiser."""
+    """One run. `init_from` names a checkpoint whose weights are taken over, with a fresh optimizer."""
 
     __pydantic_config__ = _STRICT
 

@@ -26,6 +26,7 @@ from training.errors import TrainingError
 from training.evaluation.validation import Validation, make_validation
 from training.heads.classifier import MarginHead, SoftmaxHead
 from training.heads.energy import class_angles
+from training.muon import MuonAdamW
 from training.objective import Losses, Objective
 from training.progress import Progress
 from training.schedule import advance, rate
@@ -40,7 +41,7 @@ class Run:
     objective: Objective
     module: nn.Module
     ema: Objective
-    optimizer: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer | MuonAdamW
     batches: Batches
     validation: Validation | None
     classes: int
@@ -179,8 +180,9 @@ def _batches(
     return Batches(store, labels, sampler, config, distributed.rank(), distributed.world(), teacher)
 
 
-def make_optimizer(config: Config, objective: nn.Module) -> torch.optim.Optimizer:
-    """SGD or AdamW; biases and normalisation layers are not decayed, PReLU slopes are (Caffe's defaults)."""
+def make_optimizer(config: Config, objective: Objective) -> torch.optim.Optimizer | MuonAdamW:
+    """As `optimizer.name` says. Biases and normalization layers are not decayed, PReLU slopes are (Caffe's
+    defaults)."""
     free: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
     for module in objective.modules():
@@ -194,6 +196,8 @@ def make_optimizer(config: Config, objective: nn.Module) -> torch.optim.Optimize
     ]
     if settings.name == "adamw":
         return torch.optim.AdamW(groups, lr=settings.lr)
+    if settings.name == "muon":
+        return MuonAdamW(objective.backbone, groups, settings.lr)
     return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
 
 
@@ -275,7 +279,7 @@ def _step(run: Run, batch: Batch) -> Losses:
     if run.progress >= config.engine.freeze_norm:
         freeze_norm(run.objective)
     strength = 1.0 if config.head.warmup <= 0 else min(1.0, run.progress / config.head.warmup)
-    run.optimizer.zero_grad(set_to_none=True)
+    run.objective.zero_grad(set_to_none=True)
     parts: list[Losses] = []
     count = config.optimizer.accumulate
     for micro in range(count):

@@ -47,7 +47,7 @@ def test_overrides_do_not_touch_their_source() -> None:
     ("overrides", "message"),
     [
         (["optimizer.rate=1"], "optimizer.rate"),
-        (["optimizer.name=lamb"], "'sgd' or 'adamw'"),
+        (["optimizer.name=lamb"], "'sgd', 'adamw' or 'muon'"),
         (["optimizer.lr"], "key=value"),
         (["nothing=1"], "nothing"),
         (["optimizer.lr=[1"], "not a YAML value"),

@@ -50,8 +50,9 @@ def test_a_run_learns_to_tell_held_out_identities_apart(small_config: Make, tmp_
         {"head": {"name": "adaface", "options": {}}, "optimizer": {"name": "adamw", "lr": 0.001}},
         {"head": {"options": {"sample_rate": 0.5}}, "optimizer": {"accumulate": 2}},
         {"engine": {"precision": "bf16"}, "optimizer": {"schedule": "poly"}},
+        {"optimizer": {"name": "muon", "lr": 0.001}},
     ],
-    ids=["cosface", "a_softmax", "adaface-adamw", "sampled-accumulated", "bf16-poly"],
+    ids=["cosface", "a_softmax", "adaface-adamw", "sampled-accumulated", "bf16-poly", "muon"],
 )
 def test_resuming_is_bit_identical(small_config: Make, tmp_path: Path, change: dict[str, Any]) -> None:
     config = small_config(**change)
