@@ -23,6 +23,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -299,6 +300,8 @@ def _write(folder: Path, contents: list[bytes]) -> None:
 
 @contextmanager
 def _service(folder: Path, env: dict[str, str]) -> Iterator[tuple[str, int]]:
+    # Whoever ends the benchmark ends the service with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     log = folder / "service.log"
     with log.open("w") as file:
         process = subprocess.Popen(

@@ -287,7 +287,7 @@ def _step(run: Run, batch: Batch) -> Losses:
             None if x is None else x[len(x) * micro // count : len(x) * (micro + 1) // count]
             for x in (batch.pixels, batch.labels, batch.teacher)
         )
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.engine.precision == "bf16"):
+        with _precision(config):
             losses = Losses(*run.module(pixels, labels, teacher, strength))
         (losses.total / count).backward()  # type: ignore[no-untyped-call]
         parts.append(losses)
@@ -298,6 +298,10 @@ def _step(run: Run, batch: Batch) -> Losses:
     run.step += 1
     _update_ema(run)
     return parts[-1]
+
+
+def _precision(config: Config) -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16, enabled=config.engine.precision == "bf16")
 
 
 def freeze_norm(module: nn.Module) -> None:
@@ -342,7 +346,9 @@ def _evaluate(run: Run, progress: Progress) -> None:
     if run.validation is not None:
         head = run.ema.head
         angles = class_angles(head.weight) if isinstance(head, MarginHead) else None
-        progress.evaluation(run.step, run.validation.measure(run.ema.backbone), angles)
+        with _precision(run.config):
+            figures = run.validation.measure(run.ema.backbone)
+        progress.evaluation(run.step, figures, angles)
     distributed.barrier()
 
 

@@ -21,10 +21,10 @@ def embed(
     parts = []
     for start in range(0, len(crops), batch):
         pixels = to_pixels(np.ascontiguousarray(crops[start : start + batch]))
-        out = backbone(pixels)
+        out = backbone(pixels).float()
         if flip:
-            out = out + backbone(pixels.flip(3))
-        parts.append(torch.nn.functional.normalize(out.float(), dim=1).numpy())
+            out = out + backbone(pixels.flip(3)).float()
+        parts.append(torch.nn.functional.normalize(out, dim=1).numpy())
     backbone.train(training)
     if not parts:
         raise ValueError("no crops to embed")

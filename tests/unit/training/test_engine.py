@@ -24,10 +24,14 @@ from training.schedule import advance, rate
 Make = Callable[..., Config]
 
 
-def test_a_run_learns_to_tell_held_out_identities_apart(small_config: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_learns_to_tell_held_out_identities_apart(
+    small_config: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], precision: str
+) -> None:
     torch.manual_seed(0)
-    config = small_config()
+    config = small_config(engine={"precision": precision})
     path = train(config, runs=tmp_path)
+    assert "held-out identities: accuracy" in capsys.readouterr().out
     state = checkpoint.load(path)
     assert state.progress == 1
     assert state.step == 20
