@@ -157,6 +157,10 @@ def export(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name in the manifest [default: the folder's].")] = None,
     data: Annotated[str, typer.Option(help="Statement on the training data, for manifest and card.")] = "",
+    level: Annotated[
+        float,
+        typer.Option(help="Shrink the directions in which the store's collections differ by this share."),
+    ] = 0.0,
     with_checkpoint: Annotated[
         bool, typer.Option("--with-checkpoint", help="Also write checkpoint.pt (float16) to go on from.")
     ] = False,
@@ -165,6 +169,9 @@ def export(
 
     That is model.onnx (any batch size, batch norm folded), manifest.json with impostor calibration, and
     CARD.md. Fails, and leaves the folder as it was, when ONNX Runtime and torch differ by more than 1e-4.
+
+    With --level, people of one collection (a region, an age, a kind of camera) are less alike for that alone;
+    `evaluate groups` shows the difference. The checkpoint stays as it was trained.
     """
     from training.export_command import export_model as run
 
@@ -174,6 +181,7 @@ def export(
         store=store,
         name=name,
         data=data,
+        level=level,
         with_checkpoint=with_checkpoint,
         command=command_line(),
         console=console,

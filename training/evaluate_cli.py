@@ -114,6 +114,26 @@ def evaluate_openset(
     )
 
 
+@evaluate.command("groups")
+def evaluate_groups(
+    store: Annotated[Path, typer.Option(help="Store made by `prepare`.")] = Path("runs/store"),
+    model: OneModel = None,
+    faces: Annotated[int, typer.Option(min=50, help="At most so many people of a collection.")] = 2000,
+    record: Record = False,
+    out: Json = None,
+    report: ReportFolder = None,
+) -> None:
+    """Whom the model takes for one another: false match rates within each collection.
+
+    A threshold that 1 % of the calibration's strangers reach may be reached by far more among people whom the
+    model has seldom seen. Shows what the calibrated thresholds mean within each collection of a store (GROUP
+    of GROUP/IDENTITY/FILE), between one face of each identity and the faces without a label.
+    """
+    from training.evaluation.groups_command import evaluate_groups as run
+
+    run(store, model=model, faces=faces, record=record, out=out, folder=report, console=console)
+
+
 @evaluate.command("blufr")
 def evaluate_blufr(
     images: Annotated[Path, typer.Option(help="Photographs: a folder or a tar of PERSON/IMAGE.")],

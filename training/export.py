@@ -30,15 +30,16 @@ LICENSE = "research use only"
 
 class Deployed(nn.Module):
     """The network as served: full-size crops in, pooled first where the backbone was trained on pooled
-    ones."""
+    ones; then `level`, which as made here changes nothing (`training.level`)."""
 
     def __init__(self, backbone: nn.Module, pool: int) -> None:
         super().__init__()
         self.pool: nn.Module = nn.AvgPool2d(pool) if pool > 1 else nn.Identity()
         self.backbone = backbone
+        self.level: nn.Module = nn.Identity()
 
     def forward(self, pixels: Tensor) -> Tensor:
-        embedding: Tensor = self.backbone(self.pool(pixels))
+        embedding: Tensor = self.level(self.backbone(self.pool(pixels)))
         return embedding
 
 
@@ -144,12 +145,15 @@ def export(
     command: str,
     version: str | None = None,
     flip: str = "sum",
+    level: nn.Module | None = None,
 ) -> Exported:
     """Write model.onnx and manifest.json into `folder`, replacing what lies there.
 
-    Raises TrainingError, with the folder untouched, when ONNX and torch differ by more than 1e-4.
+    level: applied to the backbone's embeddings. Raises TrainingError, with the folder untouched, when ONNX
+    and torch differ by more than 1e-4.
     """
     network, size = network_of(state)
+    network.level = level or nn.Identity()
     folded = fold_batch_norm(network)
     template = VIEWS[state.config.data.template]
     metadata = {

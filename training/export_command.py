@@ -9,8 +9,11 @@ from app.pipeline.manifest import save_manifest
 from training import backbones, calibrate
 from training import card as cards
 from training import checkpoint as checkpoints
+from training.data.store import open_store
+from training.errors import TrainingError
 from training.evaluation.inputs import held_out_embeddings
-from training.export import Exported, export, release_checkpoint
+from training.export import Exported, export, network_of, release_checkpoint
+from training.level import as_layer, collection_means, leveling
 
 CALIBRATION_PROTOCOL = (
     "all pairs of different identities among the {images} images of {people} identities kept out of "
@@ -25,11 +28,17 @@ def export_model(
     store: Path | None,
     name: str | None,
     data: str,
+    level: float,
     with_checkpoint: bool,
     command: str,
     console: Console,
 ) -> Exported:
-    """Write model.onnx, manifest.json, CARD.md and, when asked, checkpoint.pt into `out`."""
+    """Write model.onnx, manifest.json, CARD.md and, when asked, checkpoint.pt into `out`.
+
+    level: share by which the directions shrink in which collections differ; the checkpoint stays without.
+    """
+    if not 0 <= level <= 1:
+        raise TrainingError(f"--level={level} must be a share from 0 to 1")
     state = checkpoints.load(checkpoint)
     config = state.config
     faces = store or Path(config.data.store)
@@ -37,10 +46,22 @@ def export_model(
         data
         or f"{state.samples:,} augmented faces seen, drawn from the store {faces.name}; research use only."
     )
+    layer, apart = None, ""
+    if level > 0:
+        means = collection_means(
+            network_of(state)[0],
+            open_store(faces),
+            config.data.template,
+            config.data.holdout_percent,
+            console,
+        )
+        layer = as_layer(leveling(np.array(list(means.values())), level))
+        apart = f" The directions in which the means of {', '.join(means)} differ are shrunk by {level:.0%}."
     with console.status("exporting"):
         made = export(
-            state, out, name=name or out.name, training_data=statement, calibration=None, command=command
-        )
+            state, out, name=name or out.name, training_data=statement, calibration=None, command=command,
+            level=layer,
+        )  # fmt: skip
     embeddings, identity = held_out_embeddings(out, faces, config.data.holdout_percent, console)
     protocol = CALIBRATION_PROTOCOL.format(images=len(identity), people=len(np.unique(identity)))
     calibration = calibrate.calibrate(
@@ -50,7 +71,7 @@ def export_model(
     )
     manifest = made.manifest.model_copy(update={"calibration": calibration})
     save_manifest(manifest, out)
-    cards.write_card(out, _summary(state))
+    cards.write_card(out, _summary(state) + apart)
     for batch, value in made.parity.items():
         console.print(f"ONNX against torch, batch {batch}: largest difference {value:.1e}")
     console.print(

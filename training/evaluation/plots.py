@@ -14,6 +14,7 @@ from training.evaluation.verification import intervals
 Array = NDArray[np.floating[Any]]
 
 _INK, _GENUINE, _IMPOSTOR, _FAINT = "#1f2933", "#0b7285", "#c2410c", "#9aa5b1"
+_MANY = (_GENUINE, _IMPOSTOR, "#5f3dc4", "#2b8a3e", "#a61e4d", "#846358")
 
 
 class _Figure:
@@ -94,14 +95,35 @@ def histograms(kinds: Mapping[str, Array], thresholds: Mapping[str, float]) -> s
             label = f"{name} ({len(scores):,})"
             axes.hist(finite, edges, density=True, histtype="stepfilled", color=color, alpha=0.35)
             axes.hist(finite, edges, density=True, histtype="step", color=color, label=label)
-        for name, value in thresholds.items():
-            if np.isfinite(value):
-                axes.axvline(value, color=_INK, linewidth=0.9, linestyle=(0, (4, 3)))
-                axes.annotate(
-                    name, (value, 1), xycoords=("data", "axes fraction"), rotation=90, fontsize=8,
-                    xytext=(2, -4), textcoords="offset points", va="top", color=_INK,
-                )  # fmt: skip
+        _mark(axes, thresholds)
         axes.legend(loc="upper left", frameon=False)
+    return str(made.svg)
+
+
+def _mark(axes: Any, thresholds: Mapping[str, float]) -> None:
+    """Thresholds as upright lines with their names."""
+    for name, value in thresholds.items():
+        if np.isfinite(value):
+            axes.axvline(value, color=_INK, linewidth=0.9, linestyle=(0, (4, 3)))
+            axes.annotate(
+                name, (value, 1), xycoords=("data", "axes fraction"), rotation=90, fontsize=8,
+                xytext=(2, -4), textcoords="offset points", va="top", color=_INK,
+            )  # fmt: skip
+
+
+def false_match_rates(similarity: Array, rates: Mapping[str, Array], thresholds: Mapping[str, float]) -> str:
+    """One falling curve a name, the rates logarithmic. thresholds: calibrated rate to similarity."""
+    title = "False match rate of two strangers"
+    with _figure(title, "threshold (cosine)", "FMR (log)") as (axes, made):
+        for index, (name, values) in enumerate(rates.items()):
+            shown = values > 0
+            axes.plot(
+                similarity[shown], values[shown], color=_MANY[index % len(_MANY)], linewidth=1.6,
+                linestyle=("-", "--", ":")[index // len(_MANY) % 3], label=name,
+            )  # fmt: skip
+        axes.set_yscale("log")
+        _mark(axes, {f"calibrated {name}": value for name, value in thresholds.items()})
+        axes.legend(loc="lower left", frameon=False)
     return str(made.svg)
 
 

@@ -1,0 +1,69 @@
+"""Collections brought nearer to one another, so that a face's collection weighs less in its embedding.
+
+Faces of one collection have a part in common that says where they are from: people of one region or age, one
+kind of camera. For strangers of a collection that lies apart from the others, it is most of what their
+similarity consists of. The directions in which the collections' means differ carry that part.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from torch import nn
+
+from training.data.augment import center_view
+from training.data.store import FaceStore, held_out
+from training.errors import TrainingError
+from training.evaluation.embedding import embed
+from training.evaluation.groups import pick_faces
+from training.evaluation.inputs import bar
+
+PEOPLE = 1000
+"""A collection must have as many. The mean of few says who they are, and that must stay."""
+
+
+def leveling(means: NDArray[np.floating], share: float) -> NDArray[np.float64]:
+    """(D, D) matrix that shrinks, by `share` in [0, 1], the directions in which (K, D) means differ.
+
+    I − share·BᵀB, with B an orthonormal basis of the differences; at 1 all means become the same. What is
+    orthogonal to them stays as it is.
+    """
+    differences = means - means.mean(axis=0)
+    _, sizes, basis = np.linalg.svd(differences, full_matrices=False)
+    basis = basis[sizes > 1e-9 * max(1.0, float(sizes.max()))]
+    matrix: NDArray[np.float64] = np.eye(means.shape[1]) - share * (basis.T @ basis)
+    return matrix
+
+
+def collection_means(
+    backbone: nn.Module, store: FaceStore, view: str, holdout_percent: int, console: Console
+) -> dict[str, NDArray[np.float64]]:
+    """Mean unit embedding, (D,), of `PEOPLE` people of each collection that has so many.
+
+    backbone: takes crops of `view`, of which those that are held out are not looked at. Raises TrainingError
+    with fewer than two collections.
+    """
+    seen = np.flatnonzero(~held_out(store.identity, holdout_percent))
+    picked = pick_faces(store.identity[seen], store.group[seen], PEOPLE, least=PEOPLE)
+    if len(picked) < 2:
+        raise TrainingError(
+            f"--level needs two collections of {PEOPLE:,} people or more, the store has {len(picked)}"
+        )
+    means = {}
+    with bar(console) as progress:
+        task = progress.add_task("embed collections", total=PEOPLE * len(picked))
+        for group, rows in picked.items():
+            parts = []
+            for start in range(0, len(rows), 125):
+                some = seen[rows[start : start + 125]]
+                parts.append(embed(backbone, center_view(np.asarray(store.images[some]), view)))
+                progress.advance(task, len(some))
+            means[group] = np.concatenate(parts).mean(axis=0, dtype=np.float64)
+    return means
+
+
+def as_layer(matrix: NDArray[np.float64]) -> nn.Linear:
+    """A layer that multiplies (N, D) embeddings by a symmetric (D, D) matrix."""
+    layer = nn.Linear(len(matrix), len(matrix), bias=False).requires_grad_(False)
+    layer.weight.copy_(torch.from_numpy(matrix))
+    return layer.eval()
