@@ -62,7 +62,8 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What limits the figures. code: `no_mated`, `few_mated`, `no_non_mated`, `few_non_mated`."""
+    """What limits the figures (code `no_mated`, `few_mated`, `no_non_mated`, `few_non_mated`), or what they
+    warn of: `above_promise`, where more strangers get a name than an `fpir` policy promises."""
 
     code: str
     text: str
@@ -163,6 +164,8 @@ def evaluate(
     wanted = point(target, mated, first, non_mated) if len(non_mated) else None
     alike.sort(key=lambda each: -each.similarity)
     limit = min(policy.value, wanted.threshold) if wanted else policy.value
+    current = _at(policy.value, None, mated, first, non_mated)
+    broken = policy.policy == "fpir" and current.fpir is not None and current.fpir.low > target
     return Evaluation(
         gallery=gallery_id,
         revision=gallery.revision,
@@ -173,12 +176,15 @@ def evaluate(
         mated=mated,
         non_mated=non_mated,
         rank_one=share(int(first.sum()), len(first)),
-        current=_at(policy.value, None, mated, first, non_mated),
+        current=current,
         policy=policy,
         points=points,
         suggested=wanted if wanted is not None and wanted.measured else None,
         look_alikes=tuple(each for each in alike[:_LOOK_ALIKES] if each.similarity >= limit),
-        notes=tuple(_notes(mated, non_mated, target)),
+        notes=(
+            *([_above_promise(current, wanted)] if broken and wanted else []),
+            *_notes(mated, non_mated, target),
+        ),
     )
 
 
@@ -252,6 +258,19 @@ def share(events: int, count: int) -> Rate | None:
     center = (p + z2 / (2 * count)) / (1 + z2 / count)
     half = 1.96 / (1 + z2 / count) * math.sqrt(p * (1 - p) / count + z2 / (4 * count * count))
     return Rate(p, max(0.0, center - half), min(1.0, center + half))
+
+
+def _above_promise(current: Point, wanted: Point) -> Note:
+    assert current.fpir is not None
+    enough = math.ceil(1000 * wanted.threshold) / 1000  # rounded down it would let the nearest one in
+    text = (
+        f"with the threshold in force, {current.threshold:.3f}, {current.fpir.value:.1%} of these people as "
+        f"strangers would get another's name, more than the {wanted.target:g} that the policy promises: to "
+        "the model they look more alike than the people it was calibrated on, or somebody is enrolled twice "
+        f"(see the look-alikes). If they are different people, set a `cosine` policy of {enough:.3f} "
+        "or more"
+    )
+    return Note("above_promise", text)
 
 
 def _notes(mated: Scores, non_mated: Scores, target: float) -> list[Note]:

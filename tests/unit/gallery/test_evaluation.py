@@ -1,5 +1,7 @@
 """Leave-one-out against a plain computation, and galleries too small to say anything."""
 
+import re
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -8,12 +10,13 @@ import pytest
 from scipy.stats import binomtest
 
 from app.bulk.chart import evaluation_svg
+from app.gallery.calibration import ImpostorCalibration
 from app.gallery.errors import InvalidRequestError
 from app.gallery.evaluation import Evaluation, evaluate, in_turns, share
 from app.gallery.models import ORDINAL_BITS
 from app.gallery.service import GalleryService
-from app.gallery.types import CosinePolicy, GalleryRules, Vectors
-from tests.unit.gallery.conftest import face, near, unit
+from app.gallery.types import CosinePolicy, FpirPolicy, GalleryRules, Vectors
+from tests.unit.gallery.conftest import CONTRACT, face, near, unit
 
 
 def crowd(people: int, each: int, spread: float = 0.8) -> tuple[Vectors, np.ndarray]:
@@ -95,6 +98,31 @@ def test_one_person_allows_no_fpir(service: GalleryService) -> None:
     assert found.points == ()
     assert [note.code for note in found.notes] == ["few_mated", "no_non_mated"]
     ElementTree.fromstring(evaluation_svg(found.document()))
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.9])
+def test_people_who_are_more_alike_than_the_calibrations_break_the_promise_and_it_says_so(
+    tmp_path: Path, alike: float
+) -> None:
+    scores = np.random.default_rng(0).normal(0, 0.25, 100_000).clip(-1, 1)
+    calibrations = dict.fromkeys((None, CONTRACT), ImpostorCalibration.from_scores(scores))
+    service = GalleryService.open(f"sqlite:///{tmp_path}/g.db", tmp_path, calibrations=calibrations)
+    part = unit(1, 16, seed=1)[0]
+    people = np.stack([near(part, alike, seed=i) if alike else v for i, v in enumerate(unit(40, 16, seed=2))])
+    service.create_gallery("g", None, {}, GalleryRules(FpirPolicy(0.01)))
+    for i, vector in enumerate(people):
+        service.enroll("g", f"p{i}", [face(vector)], create=True)
+    found = evaluate(service, "g")
+    codes = [note.code for note in found.notes]
+    assert ("above_promise" in codes) == (alike > 0)
+    if alike:
+        (advised,) = re.findall(r"policy of ([0-9.]+)", found.notes[0].text)
+        service.update_gallery("g", policy=CosinePolicy(float(advised)))
+        after = evaluate(service, "g")
+        assert after.current.fpir is not None
+        assert after.current.fpir.value == 0
+        assert [note.code for note in after.notes] == codes[1:]
+    service.close()
 
 
 def test_an_empty_gallery_is_refused(service: GalleryService) -> None:
