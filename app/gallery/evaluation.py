@@ -165,7 +165,9 @@ def evaluate(
     alike.sort(key=lambda each: -each.similarity)
     limit = min(policy.value, wanted.threshold) if wanted else policy.value
     current = _at(policy.value, None, mated, first, non_mated)
-    broken = policy.policy == "fpir" and current.fpir is not None and current.fpir.low > target
+    warnings = []
+    if policy.policy == "fpir" and wanted and current.fpir and current.fpir.low > target:
+        warnings = [_above_promise(current.threshold, current.fpir, target, wanted.threshold)]
     return Evaluation(
         gallery=gallery_id,
         revision=gallery.revision,
@@ -181,10 +183,7 @@ def evaluate(
         points=points,
         suggested=wanted if wanted is not None and wanted.measured else None,
         look_alikes=tuple(each for each in alike[:_LOOK_ALIKES] if each.similarity >= limit),
-        notes=(
-            *([_above_promise(current, wanted)] if broken and wanted else []),
-            *_notes(mated, non_mated, target),
-        ),
+        notes=(*warnings, *_notes(mated, non_mated, target, trusted=not warnings)),
     )
 
 
@@ -260,20 +259,19 @@ def share(events: int, count: int) -> Rate | None:
     return Rate(p, max(0.0, center - half), min(1.0, center + half))
 
 
-def _above_promise(current: Point, wanted: Point) -> Note:
-    assert current.fpir is not None
-    enough = math.ceil(1000 * wanted.threshold) / 1000  # rounded down it would let the nearest one in
+def _above_promise(in_force: float, fpir: Rate, target: float, wanted: float) -> Note:
+    enough = math.ceil(1000 * wanted) / 1000  # rounded down it would let the nearest one in
     text = (
-        f"with the threshold in force, {current.threshold:.3f}, {current.fpir.value:.1%} of these people as "
-        f"strangers would get another's name, more than the {wanted.target:g} that the policy promises: to "
-        "the model they look more alike than the people it was calibrated on, or somebody is enrolled twice "
-        f"(see the look-alikes). If they are different people, set a `cosine` policy of {enough:.3f} "
-        "or more"
+        f"with the threshold in force, {in_force:.3f}, {fpir.value:.1%} of these people as strangers would "
+        f"get another's name, more than the {target:.1%} that the policy promises: to the model they look "
+        "more alike than the people it was calibrated on, or somebody is enrolled twice (see the "
+        f"look-alikes). If they are different people, set a `cosine` policy of {enough:.3f} or more"
     )
     return Note("above_promise", text)
 
 
-def _notes(mated: Scores, non_mated: Scores, target: float) -> list[Note]:
+def _notes(mated: Scores, non_mated: Scores, target: float, *, trusted: bool) -> list[Note]:
+    """trusted: nothing speaks against the model's calibration."""
     notes = []
     if not len(mated):
         text = (
@@ -292,8 +290,9 @@ def _notes(mated: Scores, non_mated: Scores, target: float) -> list[Note]:
     elif len(non_mated) < wanted:
         text = (
             f"an FPIR of {target:g} shows with {wanted} strangers or more, there are {len(non_mated)}: no "
-            "threshold is suggested; the model's calibration knows more about it"
+            "threshold is suggested"
         )
+        text += "; the model's calibration knows more about it" if trusted else ""
         notes.append(Note("few_non_mated", text))
     return notes
 
