@@ -123,7 +123,7 @@ def evaluate_groups(
     out: Json = None,
     report: ReportFolder = None,
 ) -> None:
-    """Whom the model takes for one another: false match rates within each collection.
+    """False match rates within each collection.
 
     A threshold that 1 % of the calibration's strangers reach may be reached by far more among people whom the
     model has seldom seen. Shows what the calibrated thresholds mean within each collection of a store (GROUP
