@@ -4,7 +4,7 @@ import pytest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test with real processes, sockets or a browser gets a second try, and shows in the report as rerun.
+    """A test with real processes, sockets or a browser gets a second try, and the report says why.
 
     It depends on what else the machine does; one that fails twice in a row is broken.
     """
