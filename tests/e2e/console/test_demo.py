@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.console.conftest import Opener
-from tests.e2e.console.test_flows import choose
+from tests.e2e.console.test_flows import choose, to_identify
 
 
 @pytest.mark.data
@@ -25,7 +25,7 @@ def test_a_folder_of_people_and_a_picture_of_two(
 
     picture = demo / "test" / "obama_and_biden.jpg"
     said = api.post(f"/v1/galleries/{gallery}/identify", files={"image": picture.read_bytes()}).json()
-    page.get_by_role("link", name="Identify", exact=True).click()
+    to_identify(page)
     choose(page, picture)
     cards = page.locator(".face-card")
     expect(cards).to_have_count(len(said["faces"]))

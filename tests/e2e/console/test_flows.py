@@ -14,6 +14,12 @@ def choose(page: Page, *files: Path, nth: int = 0) -> None:
     page.locator("main input[type=file]").nth(nth).set_input_files(files)
 
 
+def to_identify(page: Page) -> None:
+    """Go there and wait: a picture chosen too soon would go to the page before."""
+    page.get_by_role("link", name="Identify", exact=True).click()
+    expect(page.get_by_role("heading", level=1, name="Identify")).to_be_visible()
+
+
 def enroll(api: httpx.Client, gallery: str, identity: str, name: str, *files: Path) -> None:
     for file in files:
         api.post(
@@ -39,7 +45,7 @@ def test_from_an_empty_gallery_to_a_name_and_back(
     expect(coffee).to_contain_text("no face was found")
     assert api.get(f"/v1/galleries/{gallery}").json()["faces"] == 2
 
-    page.get_by_role("link", name="Identify", exact=True).click()
+    to_identify(page)
     choose(page, pictures.portrait)
     card = page.locator(".face-card")
     expect(card).to_have_attribute("data-decision", "match")
@@ -69,7 +75,7 @@ def test_from_an_empty_gallery_to_a_name_and_back(
     expect(page.get_by_text("Nobody is enrolled yet")).to_be_visible()
     assert api.get(f"/v1/galleries/{gallery}").json()["faces"] == 0
 
-    page.get_by_role("link", name="Identify", exact=True).click()
+    to_identify(page)
     choose(page, pictures.portrait)
     expect(page.locator(".face-card")).to_have_attribute("data-decision", "unknown")
     expect(page.locator(".why")).to_have_text("Nobody is enrolled in this gallery yet.")
@@ -96,7 +102,7 @@ def test_an_unknown_face_is_named_on_the_spot(
     open_page: Opener, api: httpx.Client, gallery: str, pictures: Pictures
 ) -> None:
     page = open_page(f"/#/gallery/{gallery}/people")
-    page.get_by_role("link", name="Identify", exact=True).click()
+    to_identify(page)
     choose(page, pictures.portrait)
     card = page.locator(".face-card")
     card.get_by_text("Candidates and quality").click()
@@ -176,7 +182,7 @@ def test_the_threshold_decides(
     expect(page.locator("#toasts")).to_contain_text("The threshold is 1.000 (fixed)")
     assert api.get(f"/v1/galleries/{gallery}").json()["policy"] == {"type": "cosine", "value": 1.0}
 
-    page.get_by_role("link", name="Identify", exact=True).click()
+    to_identify(page)
     choose(page, pictures.tilted)
     expect(page.locator(".face-card")).to_have_attribute("data-decision", "unknown")
     expect(page.locator(".why")).to_contain_text("Nobody is similar enough: the nearest is Eileen at 0.")

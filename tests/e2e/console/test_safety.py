@@ -5,7 +5,7 @@ import pytest
 from playwright.sync_api import Error, Page, expect
 
 from tests.e2e.console.conftest import Opener, Pictures
-from tests.e2e.console.test_flows import choose, enroll
+from tests.e2e.console.test_flows import choose, enroll, to_identify
 
 HOSTILE = "<img src=x onerror=\"document.title='hacked'\"><script>document.title='hacked'</script>"
 
@@ -26,7 +26,7 @@ def test_names_and_metadata_are_text(
     page.get_by_role("button", name="Delete", exact=True).click()
     expect(page.get_by_role("dialog")).to_contain_text(HOSTILE)
     page.keyboard.press("Escape")
-    page.get_by_role("link", name="Identify", exact=True).click()
+    to_identify(page)
     choose(page, pictures.portrait)
     expect(page.locator(".face-name")).to_have_text(HOSTILE)
     expect(page.locator(".face-box text")).to_contain_text("<img src=x")
