@@ -159,7 +159,9 @@ def export(
     data: Annotated[str, typer.Option(help="Statement on the training data, for manifest and card.")] = "",
     level: Annotated[
         float,
-        typer.Option(help="Shrink the directions in which the store's collections differ by this share."),
+        typer.Option(
+            min=0, max=1, help="Shrink the directions in which the store's collections differ by this share."
+        ),
     ] = 0.0,
     with_checkpoint: Annotated[
         bool, typer.Option("--with-checkpoint", help="Also write checkpoint.pt (float16) to go on from.")

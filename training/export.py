@@ -30,13 +30,13 @@ LICENSE = "research use only"
 
 class Deployed(nn.Module):
     """The network as served: full-size crops in, pooled first where the backbone was trained on pooled
-    ones; then `level`, which as made here changes nothing (`training.level`)."""
+    ones. level: applied to the backbone's embeddings (`training.level`)."""
 
-    def __init__(self, backbone: nn.Module, pool: int) -> None:
+    def __init__(self, backbone: nn.Module, pool: int, level: nn.Module | None = None) -> None:
         super().__init__()
         self.pool: nn.Module = nn.AvgPool2d(pool) if pool > 1 else nn.Identity()
         self.backbone = backbone
-        self.level: nn.Module = nn.Identity()
+        self.level = level or nn.Identity()
 
     def forward(self, pixels: Tensor) -> Tensor:
         embedding: Tensor = self.level(self.backbone(self.pool(pixels)))
@@ -121,8 +121,9 @@ def measure_parity(
     return differences
 
 
-def network_of(state: checkpoint.State) -> tuple[Deployed, tuple[int, int]]:
-    """The averaged network of a checkpoint in evaluation mode, and the (H, W) of the crops it wants."""
+def network_of(state: checkpoint.State, level: nn.Module | None = None) -> tuple[Deployed, tuple[int, int]]:
+    """The averaged network of a checkpoint in evaluation mode, `level` after it, and the (H, W) of the crops
+    that it wants."""
     config: Config = state.config
     objective = Objective(config, state.classes, state.teacher_size)
     # A released checkpoint may leave out the head.
@@ -132,7 +133,8 @@ def network_of(state: checkpoint.State) -> tuple[Deployed, tuple[int, int]]:
         raise TrainingError(
             f"the checkpoint does not fit its own recipe: {', '.join((lacking + unexpected)[:3])}"
         )
-    return Deployed(objective.backbone, config.data.input_pool).eval(), view_size(config.data.template, 1)
+    network = Deployed(objective.backbone, config.data.input_pool, level).eval()
+    return network, view_size(config.data.template, 1)
 
 
 def export(
@@ -152,8 +154,7 @@ def export(
     level: applied to the backbone's embeddings. Raises TrainingError, with the folder untouched, when ONNX
     and torch differ by more than 1e-4.
     """
-    network, size = network_of(state)
-    network.level = level or nn.Identity()
+    network, size = network_of(state, level)
     folded = fold_batch_norm(network)
     template = VIEWS[state.config.data.template]
     metadata = {

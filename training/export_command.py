@@ -10,7 +10,6 @@ from training import backbones, calibrate
 from training import card as cards
 from training import checkpoint as checkpoints
 from training.data.store import open_store
-from training.errors import TrainingError
 from training.evaluation.inputs import held_out_embeddings
 from training.export import Exported, export, network_of, release_checkpoint
 from training.level import as_layer, collection_means, leveling
@@ -35,10 +34,9 @@ def export_model(
 ) -> Exported:
     """Write model.onnx, manifest.json, CARD.md and, when asked, checkpoint.pt into `out`.
 
-    level: share by which the directions shrink in which collections differ; the checkpoint stays without.
+    level: share, 0 to 1, by which the directions shrink in which collections differ; checkpoint.pt stays
+    without.
     """
-    if not 0 <= level <= 1:
-        raise TrainingError(f"--level={level} must be a share from 0 to 1")
     state = checkpoints.load(checkpoint)
     config = state.config
     faces = store or Path(config.data.store)
@@ -48,13 +46,9 @@ def export_model(
     )
     layer, apart = None, ""
     if level > 0:
-        means = collection_means(
-            network_of(state)[0],
-            open_store(faces),
-            config.data.template,
-            config.data.holdout_percent,
-            console,
-        )
+        network, _ = network_of(state)
+        held = config.data.holdout_percent
+        means = collection_means(network, open_store(faces), config.data.template, held, console)
         layer = as_layer(leveling(np.array(list(means.values())), level))
         apart = f" The directions in which the means of {', '.join(means)} differ are shrunk by {level:.0%}."
     with console.status("exporting"):

@@ -5,18 +5,18 @@ kind of camera. For strangers of a collection that lies apart from the others, i
 similarity consists of. The directions in which the collections' means differ carry that part.
 """
 
+from functools import partial
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from torch import nn
 
-from training.data.augment import center_view
 from training.data.store import FaceStore, held_out
 from training.errors import TrainingError
 from training.evaluation.embedding import embed
-from training.evaluation.groups import pick_faces
-from training.evaluation.inputs import bar
+from training.evaluation.groups import embed_people
 
 PEOPLE = 1000
 """A collection must have as many. The mean of few says who they are, and that must stay."""
@@ -40,26 +40,19 @@ def collection_means(
 ) -> dict[str, NDArray[np.float64]]:
     """Mean unit embedding, (D,), of `PEOPLE` people of each collection that has so many.
 
-    backbone: takes crops of `view`, of which those that are held out are not looked at. Raises TrainingError
-    with fewer than two collections.
+    backbone: takes crops of `view`. Held-out people are not looked at. Raises TrainingError with fewer than
+    two collections.
     """
     seen = np.flatnonzero(~held_out(store.identity, holdout_percent))
-    picked = pick_faces(store.identity[seen], store.group[seen], PEOPLE, least=PEOPLE)
-    if len(picked) < 2:
+    people = embed_people(
+        partial(embed, backbone), view, store, seen, PEOPLE, least=PEOPLE,
+        what="embed collections", console=console,
+    )  # fmt: skip
+    if len(people) < 2:
         raise TrainingError(
-            f"--level needs two collections of {PEOPLE:,} people or more, the store has {len(picked)}"
+            f"--level needs two collections of {PEOPLE:,} people or more, the store has {len(people)}"
         )
-    means = {}
-    with bar(console) as progress:
-        task = progress.add_task("embed collections", total=PEOPLE * len(picked))
-        for group, rows in picked.items():
-            parts = []
-            for start in range(0, len(rows), 125):
-                some = seen[rows[start : start + 125]]
-                parts.append(embed(backbone, center_view(np.asarray(store.images[some]), view)))
-                progress.advance(task, len(some))
-            means[group] = np.concatenate(parts).mean(axis=0, dtype=np.float64)
-    return means
+    return {group: embeddings.mean(axis=0, dtype=np.float64) for group, embeddings in people.items()}
 
 
 def as_layer(matrix: NDArray[np.float64]) -> nn.Linear:

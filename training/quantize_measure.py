@@ -12,7 +12,7 @@ from rich.console import Console
 from app.pipeline.embed import OnnxEmbedder
 from training.data.store import held_out, open_store
 from training.evaluation import lfw
-from training.evaluation.inputs import embed_crops, embed_faces, face_crops
+from training.evaluation.inputs import embed_crops, embed_faces, face_crops, view_of
 from training.evaluation.openset import open_set_searches
 from training.evaluation.verification import accuracy_at, best_threshold, k_fold
 
@@ -132,7 +132,12 @@ def _open_set(
         return None
     features = [
         embed_faces(
-            each.embed, each.manifest, store, rows, what=f"held out ({each.precision})", console=console
+            each.embed,
+            view_of(each.manifest),
+            store,
+            rows,
+            what=f"held out ({each.precision})",
+            console=console,
         )
         for each in (fp32, int8)
     ]

@@ -43,7 +43,7 @@ _SHAPE_LIMIT = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """Generalised Pareto tail past `similarity`, where the false match rate is `fmr`.
+    """Generalized Pareto tail past `similarity`, where the false match rate is `fmr`.
 
     P(S > s) = fmr * (1 + shape * (s - similarity) / scale)^(-1 / shape); shape 0 is the exponential tail.
     """

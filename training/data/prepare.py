@@ -198,7 +198,7 @@ def _list(faces: Path) -> Iterator[Source]:
 
 def _members(archive: tarfile.TarFile, path: Path) -> Iterator[Source]:
     """Images of a tar. Where it holds KEY.cls files, as WebDataset shards do, those have the identities, and
-    images without one are unlabelled."""
+    images without one are unlabeled."""
     images: list[str] = []
     labels: dict[str, str] = {}
     for member in archive:

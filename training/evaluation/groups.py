@@ -1,9 +1,17 @@
 """Whom a model takes for one another: the false match rate within each collection of faces."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from rich.console import Console
+
+from training.calibrate import impostor_similarities
+from training.data.store import FaceStore
+from training.evaluation.inputs import embed_faces
+
+FloatArray = NDArray[np.float32]
 
 LEAST_FACES = 50
 """A collection with fewer people is left out: its pairs are too few to say anything."""
@@ -13,16 +21,22 @@ LEAST_FACES = 50
 class Strangers:
     """Faces of different people of one collection.
 
-    similarities: (P,) cosines of all pairs of its `faces`.
+    similarities: (P,) cosines of all pairs of its `faces`, rising.
     """
 
     group: str
     faces: int
-    similarities: NDArray[np.float32]
+    similarities: FloatArray
 
-    def fmr(self, threshold: float) -> float:
-        """The share of pairs at or above `threshold`."""
-        return float(np.mean(self.similarities >= threshold))
+    @classmethod
+    def of(cls, group: str, embeddings: FloatArray) -> "Strangers":
+        """All pairs of (N, D) unit embeddings, each of another person."""
+        similarities, _ = impostor_similarities(embeddings, np.arange(len(embeddings)))
+        return cls(group, len(embeddings), np.sort(similarities))
+
+    def fmr(self, threshold: ArrayLike) -> NDArray[np.float64]:
+        """The share of pairs at or above each threshold, in its shape."""
+        return 1 - np.searchsorted(self.similarities, threshold) / len(self.similarities)
 
     def threshold(self, fmr: float) -> float:
         """The similarity that the share `fmr` of pairs reaches, as nearly as their number allows."""
@@ -54,14 +68,22 @@ def pick_faces(
     return picked
 
 
-def strangers(group: str, embeddings: NDArray[np.float32]) -> Strangers:
-    """All pairs of (N, D) unit embeddings of different people."""
-    similarities = embeddings @ embeddings.T
-    return Strangers(group, len(embeddings), similarities[np.triu_indices(len(embeddings), 1)])
-
-
-def curve(scores: Strangers, thresholds: ArrayLike) -> NDArray[np.float64]:
-    """The false match rate at each threshold."""
-    ordered = np.sort(scores.similarities)
-    below: NDArray[np.float64] = np.searchsorted(ordered, thresholds, side="left") / len(ordered)
-    return 1 - below
+def embed_people(
+    embed: Callable[[NDArray[np.uint8]], FloatArray],
+    view: str,
+    store: FaceStore,
+    rows: NDArray[np.int64],
+    most: int,
+    *,
+    least: int = LEAST_FACES,
+    what: str,
+    console: Console,
+) -> dict[str, FloatArray]:
+    """Unit embeddings, (N, D), of people of each collection, as `pick_faces` picks them among `rows`."""
+    picked = pick_faces(store.identity[rows], store.group[rows], most, least=least)
+    if not picked:
+        return {}
+    chosen = rows[np.concatenate(list(picked.values()))]
+    features = embed_faces(embed, view, store, chosen, what=what, console=console)
+    ends = np.cumsum([len(part) for part in picked.values()])
+    return dict(zip(picked, np.split(features, ends[:-1]), strict=True))

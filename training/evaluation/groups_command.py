@@ -7,14 +7,12 @@ import numpy as np
 from rich.console import Console
 
 from app.pipeline.embed import OnnxEmbedder
-from app.pipeline.manifest import Metric
-from training import card as cards
 from training.data.store import open_store
 from training.errors import TrainingError
 from training.evaluation import plots
-from training.evaluation.groups import LEAST_FACES, curve, pick_faces, strangers
-from training.evaluation.inputs import embed_faces, find_model
-from training.evaluation.report import Report, Table, publish, recorded_command
+from training.evaluation.groups import LEAST_FACES, Strangers, embed_people
+from training.evaluation.inputs import find_model, view_of
+from training.evaluation.report import Report, Table, publish, record_figures
 
 FMRS: Final = (0.01, 0.001, 0.0001)
 
@@ -38,15 +36,11 @@ def evaluate_groups(
     levels = {q.fmr: q.similarity for q in calibration.quantiles}
     thresholds = {f"{fmr:g}": _nearest(levels, fmr) for fmr in FMRS if min(levels) <= fmr * 1.5}
     store = open_store(store_folder)
-    picked = pick_faces(store.identity, store.group, faces)
-    if not picked:
+    rows, view = np.arange(len(store.identity)), view_of(embedder.manifest)
+    people = embed_people(embedder.embed, view, store, rows, faces, what="embed strangers", console=console)
+    if not people:
         raise TrainingError(f"{store_folder} has no collection with {LEAST_FACES} people")
-    rows = np.concatenate(list(picked.values()))
-    features = embed_faces(
-        embedder.embed, embedder.manifest, store, rows, what="embed strangers", console=console
-    )
-    ends = np.cumsum([len(part) for part in picked.values()])
-    found = [strangers(name, part) for name, part in zip(picked, np.split(features, ends[:-1]), strict=True)]
+    found = [Strangers.of(group, embeddings) for group, embeddings in people.items()]
     result = {
         "model": chosen.name,
         "thresholds": thresholds,
@@ -55,7 +49,7 @@ def evaluate_groups(
                 "faces": each.faces,
                 "pairs": len(each.similarities),
                 "mean_similarity": float(each.similarities.mean()),
-                "fmr": {fmr: each.fmr(threshold) for fmr, threshold in thresholds.items()},
+                "fmr": {fmr: float(each.fmr(threshold)) for fmr, threshold in thresholds.items()},
                 "threshold_at_fmr": {fmr: each.threshold(float(fmr)) for fmr in thresholds},
             }
             for each in found
@@ -83,23 +77,16 @@ def evaluate_groups(
         ),
         result,
         (Table("false match rates", header, table),),
-        (plots.false_match_rates(grid, {each.group: curve(each, grid) for each in found}, thresholds),),
+        (plots.false_match_rates(grid, {each.group: each.fmr(grid) for each in found}, thresholds),),
     )  # fmt: skip
     publish(report, out=out, folder=folder, console=console)
     if record:
-        command = recorded_command()
-        cards.record(
-            chosen,
-            [
-                Metric(
-                    name=f"strangers of {each.group}, FMR where it is calibrated to {fmr}",
-                    value=each.fmr(threshold),
-                    command=command,
-                )
-                for fmr, threshold in thresholds.items()
-                for each in found
-            ],
-        )
+        figures = {
+            f"strangers of {each.group}, FMR where it is calibrated to {fmr}": float(each.fmr(threshold))
+            for fmr, threshold in thresholds.items()
+            for each in found
+        }
+        record_figures(chosen, figures)
     return result
 
 

@@ -113,23 +113,22 @@ def view_of(manifest: Manifest) -> str:
 
 def embed_faces(
     embed: Callable[[NDArray[np.uint8]], FloatArray],
-    manifest: Manifest,
+    view: str,
     store: FaceStore,
     rows: NDArray[np.int64],
     *,
     what: str,
     console: Console,
 ) -> FloatArray:
-    """(N, D) unit embeddings of a store's faces, a block of crops in memory at a time."""
-    view = view_of(manifest)
-    features = np.empty((len(rows), manifest.embedding_size), np.float32)
+    """(N, D) unit embeddings of a store's faces, N ≥ 1, a block of crops of `view` in memory at a time."""
+    features = []
     with bar(console) as progress:
         task = progress.add_task(what, total=len(rows))
         for start in range(0, len(rows), 256):
             part = rows[start : start + 256]
-            features[start : start + len(part)] = embed(center_view(np.asarray(store.images[part]), view))
+            features.append(embed(center_view(np.asarray(store.images[part]), view)))
             progress.update(task, completed=start + len(part))
-    return features
+    return np.concatenate(features)
 
 
 def held_out_embeddings(
@@ -141,7 +140,6 @@ def held_out_embeddings(
     if not len(rows):
         raise TrainingError(f"{store_folder} has no held-out identities at {percent} %")
     embedder = OnnxEmbedder.load(folder, precision="fp32")
-    features = embed_faces(
-        embedder.embed, embedder.manifest, store, rows, what="embed held-out faces", console=console
-    )
+    view = view_of(embedder.manifest)
+    features = embed_faces(embedder.embed, view, store, rows, what="embed held-out faces", console=console)
     return features, store.identity[rows]

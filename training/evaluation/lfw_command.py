@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from app.pipeline.embed import OnnxEmbedder
-from app.pipeline.manifest import Manifest, Metric, load_manifest, read_model
-from training import card as cards
+from app.pipeline.manifest import Manifest, load_manifest, read_model
 from training import checkpoint as checkpoints
 from training.errors import TrainingError
 from training.evaluation import lfw
@@ -20,7 +19,7 @@ from training.evaluation.report import (
     Table,
     percent,
     publish,
-    recorded_command,
+    record_figures,
     verification_tables,
 )
 from training.evaluation.verification import concatenated
@@ -200,5 +199,4 @@ def _record(folder: Path, pairs: Path, result: dict[str, Any]) -> None:
     if "transferred" in result:
         values[f"{label}, accuracy at the training pairs' threshold"] = result["transferred"]["accuracy"]
     values |= {f"{label}, TAR at FAR {far}": tar for far, tar in result["tar_at_far"].items()}
-    command = recorded_command()
-    cards.record(folder, [Metric(name=n, value=v, command=command) for n, v in values.items()])
+    record_figures(folder, values)

@@ -6,13 +6,11 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from app.pipeline.manifest import Metric
-from training import card as cards
 from training.errors import TrainingError
 from training.evaluation import plots, sphere
 from training.evaluation.inputs import find_model, held_out_embeddings
 from training.evaluation.openset import FPIRS, open_set_searches, summarize
-from training.evaluation.report import Report, Table, percent, publish, recorded_command
+from training.evaluation.report import Report, Table, percent, publish, record_figures
 
 
 def evaluate_openset(
@@ -88,14 +86,6 @@ def evaluate_openset(
     )
     publish(report, out=out, folder=folder, console=console)
     if record:
-        command = recorded_command()
-        cards.record(
-            chosen,
-            [
-                Metric(
-                    name=f"open set, {enrolled} enrolled, FNIR at FPIR {k}", value=v["mean"], command=command
-                )
-                for k, v in result["fnir_at_fpir"].items()
-            ],
-        )
+        label = f"open set, {enrolled} enrolled, FNIR at FPIR"
+        record_figures(chosen, {f"{label} {k}": v["mean"] for k, v in result["fnir_at_fpir"].items()})
     return result

@@ -4,7 +4,7 @@ import html
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from app.pipeline.manifest import Metric
+from training import card as cards
 from training.errors import TrainingError
 from training.evaluation import plots
 from training.evaluation.verification import TarAtFar, tar_table
@@ -81,6 +83,12 @@ def recorded_command() -> str:
     """The command as it was given, without the switch that records its figures."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--record"]
     return shlex.join(["python", "-m", "training", *arguments])
+
+
+def record_figures(model: Path, figures: Mapping[str, float]) -> None:
+    """Put figures that this command measured into a model's manifest and card."""
+    command = recorded_command()
+    cards.record(model, [Metric(name=name, value=value, command=command) for name, value in figures.items()])
 
 
 def percent(value: float) -> str:

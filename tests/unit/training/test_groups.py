@@ -15,7 +15,7 @@ from app.pipeline.manifest import Calibration, Quantile, load_manifest, save_man
 from tests.toy import write_toy_model
 from training.data.augment import center_view
 from training.data.store import open_store
-from training.evaluation.groups import LEAST_FACES, curve, pick_faces, strangers
+from training.evaluation.groups import LEAST_FACES, Strangers, pick_faces
 
 
 @given(
@@ -43,13 +43,15 @@ def test_of_each_person_one_face_is_picked(people: list[int], most: int, seed: i
 def test_rates_are_those_counted_pair_by_pair() -> None:
     x = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
-    found = strangers("all", x)
+    found = Strangers.of("all", x)
     cosines = [float(a @ b) for a, b in combinations(x, 2)]
     assert len(found.similarities) == len(cosines) == 435
     limits = (-0.5, 0.0, 0.3, 0.9)
     counted = [np.mean([cosine >= limit for cosine in cosines]) for limit in limits]
-    assert [found.fmr(limit) for limit in limits] == pytest.approx(counted)
-    assert curve(found, limits) == pytest.approx(counted)
+    assert [float(found.fmr(limit)) for limit in limits] == pytest.approx(counted)
+    assert found.fmr(limits) == pytest.approx(counted)
+    assert found.fmr(max(cosines)) <= 1 / 435 + 1e-9  # at the threshold counts as above it
+    assert found.fmr(found.similarities[-1]) == pytest.approx(1 / 435)
     assert found.fmr(found.threshold(0.1)) == pytest.approx(0.1, abs=0.005)
 
 
@@ -88,7 +90,7 @@ def test_the_command_tells_collections_apart_and_records_it(
     opened = open_store(store)
     rows = pick_faces(opened.identity, opened.group, 50)["varied"]
     x = OnnxEmbedder.load(model).embed(center_view(np.asarray(opened.images[rows]), "112x96"))
-    limit = strangers("varied", x).threshold(0.01)
+    limit = Strangers.of("varied", x).threshold(0.01)
     levels = (Quantile(fmr=0.1, similarity=limit - 0.1), Quantile(fmr=0.01, similarity=limit))
     calibration = Calibration(quantiles=levels, pairs=5000, protocol="by hand")
     save_manifest(load_manifest(model).model_copy(update={"calibration": calibration}), model)

@@ -1,6 +1,7 @@
 """Leveling: the means of collections come together, everything else stays, and the served model has it."""
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from app.pipeline.embed import OnnxEmbedder
 from training import checkpoint, level
+from training.cli import main
 from training.config import Config
 from training.data.augment import center_view
 from training.data.store import held_out, open_store
@@ -94,21 +96,28 @@ def test_of_each_collection_as_many_people_that_were_not_held_out(
 ) -> None:
     monkeypatch.setattr(level, "PEOPLE", 6)
     looked_at = []
-    monkeypatch.setattr(level, "embed", lambda _, crops: looked_at.append(crops) or np.eye(len(crops), 8))
+    monkeypatch.setattr(level, "embed", lambda _, crops: looked_at.append(crops) or np.eye(len(crops)))
     store = open_store(two_groups)
     means = level.collection_means(torch.nn.Identity(), store, "112x96", 20, Console(quiet=True))
-    assert [len(crops) for crops in looked_at] == [6, 6]
-    assert means["odd"] == pytest.approx([1 / 6] * 6 + [0] * 2)
-    allowed = np.flatnonzero(~held_out(store.identity, 20))
-    crops = center_view(np.asarray(store.images[allowed]), "112x96")
-    for crop in np.concatenate(looked_at):
-        assert np.any(np.all(crop == crops, axis=(1, 2, 3)))
+    crops = center_view(np.asarray(store.images), "112x96")
+    (seen,) = looked_at
+    rows = np.array([int(np.flatnonzero(np.all(crop == crops, axis=(1, 2, 3)))[0]) for crop in seen])
+    assert list(store.group[rows]) == ["even"] * 6 + ["odd"] * 6
+    assert not held_out(store.identity, 20)[rows].any()
+    labels = store.identity[rows]
+    assert len(set(labels[labels >= 0])) == np.sum(labels >= 0)
+    assert means["even"] == pytest.approx([1 / 6] * 6 + [0] * 6)
+    assert means["odd"] == pytest.approx([0] * 6 + [1 / 6] * 6)
 
 
-def test_what_cannot_be_leveled_is_refused(small_config: Make, tmp_path: Path) -> None:
+def test_what_cannot_be_leveled_is_refused(
+    small_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     trained = train(small_config(), runs=tmp_path, max_steps=1)
     with pytest.raises(TrainingError, match="two collections of 1,000 people"):
         exported(trained, tmp_path / "m", 0.5)
-    with pytest.raises(TrainingError, match="from 0 to 1"):
-        exported(trained, tmp_path / "m", 1.5)
+    monkeypatch.setattr(sys, "argv", f"training export {trained} {tmp_path}/m --level 1.5".split())
+    with pytest.raises(SystemExit):
+        main()
+    assert "'--level': Input should be less than or equal to 1" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "m").exists()
