@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from app.pipeline.decode import decode
-from app.pipeline.pipeline import FacePipeline
-from app.settings import Settings
-from app.wiring import build_engine
+from sphereid.faces.decode import decode
+from sphereid.faces.pipeline import FacePipeline
+from sphereid.inference.loading import build_engine
+from sphereid.settings import Settings
 
 
 def main() -> None:

@@ -14,9 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-
-from app.video.types import Box
-from training.data.store import held_out
+from sphereid.video.types import Box
+from sphereid_training.data.store import held_out
 
 Pixels = NDArray[np.uint8]
 WIDTH, HEIGHT, RATE = 640, 360, 25

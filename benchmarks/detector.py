@@ -113,7 +113,7 @@ def agreement(reference: list[dict[str, Any]], ours: list[dict[str, Any]]) -> di
 
 def found(data: Path, every: int, workers: int) -> dict[str, Any]:
     """The share of LFW images in which the detector finds a face at its default settings."""
-    from app.pipeline.detect import MtcnnDetector
+    from sphereid.faces.detect import MtcnnDetector
 
     detector = MtcnnDetector()
     with ThreadPoolExecutor(workers) as pool:

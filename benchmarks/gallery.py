@@ -35,14 +35,13 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from sphereid.gallery import store
+from sphereid.gallery.index.flat import FlatIndex
+from sphereid.gallery.index.oracle import OracleIndex
+from sphereid.gallery.service import GalleryService
+from sphereid.gallery.store.tables import FACES, IDENTITIES, ORDINAL_BITS
+from sphereid.gallery.types import CosinePolicy, GalleryRules, NewFace, Vectors
 from sqlalchemy import insert
-
-from app.gallery import store
-from app.gallery.index.flat import FlatIndex
-from app.gallery.index.oracle import OracleIndex
-from app.gallery.models import FACES, IDENTITIES, ORDINAL_BITS
-from app.gallery.service import GalleryService
-from app.gallery.types import CosinePolicy, GalleryRules, NewFace, Vectors
 
 CONTRACT = "benchmark"
 FACES_EACH = 4

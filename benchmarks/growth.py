@@ -31,9 +31,9 @@ GALLERY = (1_000, 10_000, 100_000, 300_000)
 
 def measure(data: Path) -> dict[str, Any]:
     """See the module's text."""
-    from app.pipeline.pipeline import FacePipeline
-    from app.settings import Settings
-    from app.wiring import build_engine
+    from sphereid.faces.pipeline import FacePipeline
+    from sphereid.inference.loading import build_engine
+    from sphereid.settings import Settings
 
     engine = build_engine(
         Settings(data_dir=ROOT / "data", models_dir=ROOT / "models", threads=1, provider="cpu")
@@ -65,7 +65,7 @@ def _on(work: Callable[[Image], object], image: Image) -> Callable[[], object]:
 
 
 def _search(count: float) -> Callable[[], object]:
-    from app.gallery.index.flat import FlatIndex
+    from sphereid.gallery.index.flat import FlatIndex
 
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((int(count), 128), dtype=np.float32)

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import cv2
 import numpy as np
+from sphereid.video.reader import VideoReader
+from sphereid.video.types import Box
 
-from app.video.reader import VideoReader
-from app.video.types import Box
 from benchmarks.composed import Pixels, Truth
 
 LABELS: Final = Path(__file__).with_name("demo_clips.toml")

@@ -4,8 +4,8 @@
 
 Teacher descriptors of the identities with 12 images or more: one image is enrolled, K others are the faces of
 a track. Compared are a single face; the cosine of the pooled (normalized mean) embedding; the mean of the
-single cosines; and what `app.video.decide` uses, their geometric mean. Printed for each: the false match rate
-at the threshold where single faces have 1 in 1,000, and the true match rate there.
+single cosines; and what `sphereid.video.decide` uses, their geometric mean. Printed for each: the false match
+rate at the threshold where single faces have 1 in 1,000, and the true match rate there.
 """
 
 import csv

@@ -305,7 +305,7 @@ def _service(folder: Path, env: dict[str, str]) -> Iterator[tuple[str, int]]:
     log = folder / "service.log"
     with log.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "app", "serve"],
+            [sys.executable, "-m", "sphereid", "serve"],
             cwd=folder,
             env={**env, "HOST": "127.0.0.1", "PORT": "0"},
             stderr=file,

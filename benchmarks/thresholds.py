@@ -20,10 +20,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-
-from app.gallery.calibration import ImpostorCalibration, gallery_threshold
-from app.gallery.types import FpirPolicy, Vectors
-from training.calibrate import clumping
+from sphereid.gallery.thresholds.calibration import ImpostorCalibration, gallery_threshold
+from sphereid.gallery.types import FpirPolicy, Vectors
+from sphereid_training.export.calibration import clumping
 
 Rows = NDArray[np.intp]
 
@@ -50,9 +49,9 @@ def embed(folder: Path, store_folder: Path, most: int, kept: Path | None) -> tup
     (`python -m training prepare`), embedded by the model in a folder. kept: an .npz that is read instead
     where it is there, and written where not."""
     if kept is None or not kept.exists():
-        from app.pipeline.embed import OnnxEmbedder
-        from training.data.store import open_store
-        from training.evaluation.inputs import embed_faces
+        from sphereid.faces.embed import OnnxEmbedder
+        from sphereid_training.data.store import open_store
+        from sphereid_training.evaluation.inputs import embed_faces
 
         store = open_store(store_folder)
         labeled = np.unique(store.identity[store.identity >= 0])

@@ -61,10 +61,10 @@ def measure(recipe: Path = RECIPE, *, steps: int = 10, turns: int = 3) -> dict[s
 
 def loader_share(recipe: Path, *, batch: int = 64, repeats: int = 5) -> dict[str, Any]:
     """What one image costs to load and augment, and in the network."""
-    from training.config import load
-    from training.data.augment import augment
-    from training.data.loader import to_pixels
-    from training.speed import measure_speed
+    from sphereid_training.config import load
+    from sphereid_training.data.augment import augment
+    from sphereid_training.data.loader import to_pixels
+    from sphereid_training.loop.speed import measure_speed
 
     config = load(recipe, [])
     rng = np.random.default_rng(0)
@@ -150,8 +150,8 @@ def _bare(recipe: Path, processes: int, steps: int) -> float:
 
 def _answer_bare(recipe: Path, batch: int, steps: int) -> None:
     """The process that `_bare` asks: ready, wait, measure."""
-    from training.config import load
-    from training.speed import seconds_a_step
+    from sphereid_training.config import load
+    from sphereid_training.loop.speed import seconds_a_step
 
     config = load(recipe, [])
     seconds_a_step(config, batch=batch, repeats=1)

@@ -42,18 +42,19 @@ from scipy.optimize import linear_sum_assignment
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from app.gallery.calibration import ImpostorCalibration  # noqa: E402
-from app.gallery.service import GalleryService  # noqa: E402
-from app.gallery.types import NewFace  # noqa: E402
-from app.pipeline.detect import MtcnnDetector  # noqa: E402
-from app.pipeline.embed import OnnxEmbedder  # noqa: E402
-from app.pipeline.pipeline import AnalyzedFace, FacePipeline  # noqa: E402
-from app.video.files import FRAMES  # noqa: E402
-from app.video.gallery import GalleryMatcher  # noqa: E402
-from app.video.outputs import read_frames  # noqa: E402
-from app.video.process import process_video  # noqa: E402
-from app.video.tracks import Links  # noqa: E402
-from app.video.types import Box, Mode, ShownFrame, VideoOptions  # noqa: E402
+from sphereid.faces.detect import MtcnnDetector  # noqa: E402
+from sphereid.faces.embed import OnnxEmbedder  # noqa: E402
+from sphereid.faces.pipeline import AnalyzedFace, FacePipeline  # noqa: E402
+from sphereid.gallery.service import GalleryService  # noqa: E402
+from sphereid.gallery.thresholds.calibration import ImpostorCalibration  # noqa: E402
+from sphereid.gallery.types import NewFace  # noqa: E402
+from sphereid.video.files import FRAMES  # noqa: E402
+from sphereid.video.matcher import GalleryMatcher  # noqa: E402
+from sphereid.video.outputs import read_frames  # noqa: E402
+from sphereid.video.process import process_video  # noqa: E402
+from sphereid.video.tracks import Links  # noqa: E402
+from sphereid.video.types import Box, Mode, ShownFrame, VideoOptions  # noqa: E402
+
 from benchmarks import composed, labeled  # noqa: E402
 from benchmarks.composed import HEIGHT, RATE, WIDTH, Truth, iou  # noqa: E402
 from benchmarks.labeled import LabeledClip, Portrait  # noqa: E402

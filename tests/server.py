@@ -17,10 +17,9 @@ import uvicorn
 from fastapi import FastAPI
 from numpy.typing import NDArray
 from PIL import Image
-
-from app.api.parts import Parts
-from app.main import create_app
-from app.settings import Settings
+from sphereid.api.application import create_app
+from sphereid.api.dependencies import Parts
+from sphereid.settings import Settings
 
 START_LIMIT = 120.0  # a loaded machine takes its time; a hanging start must not hang the tests
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-
-from app.pipeline.manifest import Calibration, Manifest, Quantile, save_manifest
+from sphereid.faces.manifest import Calibration, Manifest, Quantile, save_manifest
 
 SIZE = 64
 

@@ -1,6 +1,12 @@
-"""`python -m training`."""
+"""`python -m training` in a checkout is `python -m sphereid_training`."""
 
-from training.cli import main
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "app")]
+
+from sphereid_training.cli import main  # noqa: E402
 
 if __name__ == "__main__":
     main()

@@ -23,8 +23,7 @@ Work = Callable[[np.ndarray], dict[str, Any]]
 def sphereid(threads: int, min_face: int | None) -> tuple[Work, str]:
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     import onnxruntime
-
-    from app.pipeline.detect import DetectorConfig, MtcnnDetector
+    from sphereid.faces.detect import DetectorConfig, MtcnnDetector
 
     # Like for like: no second look at images without a face, which the others don't take either.
     detector = MtcnnDetector(DetectorConfig(threads=threads, close_ups=min_face is None))
@@ -82,9 +81,9 @@ def mtcnn_tf(threads: int, min_face: int | None) -> tuple[Work, str]:
 
 def sphereid_pipeline(threads: int, min_face: int | None) -> tuple[Work, str]:
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    from app.pipeline.pipeline import FacePipeline
-    from app.settings import Detection, Settings
-    from app.wiring import build_engine
+    from sphereid.faces.pipeline import FacePipeline
+    from sphereid.inference.loading import build_engine
+    from sphereid.settings import Detection, Settings
 
     root = Path(__file__).resolve().parents[2]
     settings = Settings(

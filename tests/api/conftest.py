@@ -8,8 +8,8 @@ import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sphereid.settings import Settings
 
-from app.settings import Settings
 from tests.server import Running, jpeg, serving, settings_for
 from tests.toy import write_toy_model
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 from pydantic import SecretStr
+from sphereid.settings import Settings
 
-from app.settings import Settings
 from tests.api.conftest import assert_problem
 from tests.server import Running, serving
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
+from sphereid.settings import Settings
 
-from app.settings import Settings
 from tests.api.conftest import assert_problem
 from tests.server import Running, serving
 

@@ -166,7 +166,8 @@ def test_an_empty_gallery_is_exported_too(client: httpx.Client, gallery: str) ->
 
 
 def test_an_upload_beyond_the_limit(toy_settings: Callable[..., Any], tmp_path: Path) -> None:
-    from app.settings import Limits
+    from sphereid.settings import Limits
+
     from tests.server import serving
 
     with serving(toy_settings(tmp_path, limits=Limits(import_bytes=2000))) as server:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
+from sphereid.settings import Settings
 
-from app.settings import Settings
 from tests.api.conftest import assert_problem
 from tests.server import Running, serving
 
@@ -211,7 +211,7 @@ def test_an_unforeseen_error_reveals_nothing(
 def test_trouble_with_the_storage_is_a_503_without_its_path(
     server: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from app.gallery.errors import StorageError
+    from sphereid.storage.errors import StorageError
 
     def broken() -> None:
         raise StorageError("disk full at /srv/private/path")
@@ -226,7 +226,7 @@ def test_trouble_with_the_storage_is_a_503_without_its_path(
 def test_the_log_holds_no_image_no_name_and_no_id(
     client: httpx.Client, face_jpeg: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from app.api.logs import JsonFormatter
+    from sphereid.api.logs import JsonFormatter
 
     with caplog.at_level(logging.DEBUG):
         client.post(

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sphereid.gallery.service import GalleryService
+from sphereid.gallery.store.backup import restore
 
-from app.gallery.backup import restore
-from app.gallery.service import GalleryService
 from tests.api.conftest import assert_problem
 from tests.server import Running
 

@@ -5,9 +5,8 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+from sphereid.api.middleware.admission import until_gone
 from starlette.requests import ClientDisconnect, Request
-
-from app.api.admission import until_gone
 
 
 def request(gone: asyncio.Event) -> Request:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from sphereid.settings import Settings
 
-from app.settings import Settings
 from tests.api.conftest import assert_problem
 from tests.server import jpeg, serving
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
+from sphereid.api.middleware.admission import Admission
+from sphereid.api.problems import Problem
+from sphereid.faces.detect import MtcnnDetector
+from sphereid.settings import Settings
 
-from app.api.admission import Admission
-from app.api.problems import Problem
-from app.pipeline.detect import MtcnnDetector
-from app.settings import Settings
 from tests.api.conftest import assert_problem
 from tests.server import Running, jpeg, serving, until
 

@@ -9,9 +9,9 @@ import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sphereid.cli import app
 from typer.testing import CliRunner, Result
 
-from app.cli import app
 from tests.api.conftest import assert_problem
 from tests.api.test_bulk import finished
 from tests.photographs import photograph

@@ -18,10 +18,10 @@ from schemathesis.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+from sphereid.api import schemas
+from sphereid.api.openapi import EXAMPLES
+from sphereid.api.routes import ROUTERS
 
-from app.api import schemas
-from app.api.openapi import EXAMPLES
-from app.api.routes import ROUTERS
 from tests.server import Running
 
 

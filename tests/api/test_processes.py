@@ -11,10 +11,10 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from sphereid.inference.loading import SEATS
+from sphereid.inference.worker_pool import WorkerPool
+from sphereid.settings import Settings
 
-from app.looking.processes import InProcesses
-from app.settings import Settings
-from app.wiring import SEATS
 from tests.api.conftest import assert_problem
 from tests.api.test_load import gauge
 from tests.server import Running, serving, until
@@ -29,9 +29,9 @@ def two(toy_settings: Callable[..., Settings], tmp_path_factory: pytest.TempPath
         yield running
 
 
-def sight_of(running: Running) -> InProcesses:
+def sight_of(running: Running) -> WorkerPool:
     sight = running.parts.recognition._looker._sight
-    assert isinstance(sight, InProcesses)
+    assert isinstance(sight, WorkerPool)
     return sight
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
+from sphereid.settings import Settings
 
-from app.settings import Settings
 from tests.api.test_bulk import finished, result
 from tests.photographs import people, write_zip
 from tests.server import Running, serving

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+from sphereid.settings import Settings, rows
 
-from app.settings import Settings, rows
 from tests.server import serving
 
 

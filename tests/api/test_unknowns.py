@@ -89,7 +89,7 @@ def test_discarded_faces_are_gone(client: httpx.Client, keeping: str, face_jpeg:
 def test_a_full_inbox_does_not_spoil_an_answer(
     server: Running, client: httpx.Client, keeping: str, face_jpeg: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from app.gallery.errors import StorageError
+    from sphereid.storage.errors import StorageError
 
     def refuse(*_: object, **__: object) -> int:
         raise StorageError("the disk is full")

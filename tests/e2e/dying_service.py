@@ -7,18 +7,18 @@ the index nor answered.
 import os
 import signal
 
-from app.cli import main
-from app.gallery.live import LiveGallery
+from sphereid.cli import main
+from sphereid.gallery.gallery_index import GalleryIndex
 
-apply = LiveGallery.apply
+apply = GalleryIndex.apply
 
 
-def die(self: LiveGallery, gallery, *changes):  # type: ignore[no-untyped-def]
+def die(self: GalleryIndex, gallery, *changes):  # type: ignore[no-untyped-def]
     if gallery.revision == int(os.environ["SPHEREID_TEST_DIES_AT"]):
         os.kill(os.getpid(), signal.SIGKILL)
     apply(self, gallery, *changes)
 
 
 if __name__ == "__main__":
-    LiveGallery.apply = die  # type: ignore[method-assign]
+    GalleryIndex.apply = die  # type: ignore[method-assign]
     main()

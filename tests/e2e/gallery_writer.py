@@ -12,9 +12,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-
-from app.gallery.service import GalleryService
-from app.gallery.types import NewFace, Vectors
+from sphereid.gallery.service import GalleryService
+from sphereid.gallery.types import NewFace, Vectors
 
 CONTRACT = "kill-test"
 DIMENSION = 32

@@ -49,7 +49,7 @@ def environment(data_dir: Path, models_dir: Path | None = None, **more: str) -> 
 
 @contextmanager
 def service(
-    data_dir: Path, models_dir: Path | None = None, *, module: str = "app", **more: str
+    data_dir: Path, models_dir: Path | None = None, *, module: str = "sphereid", **more: str
 ) -> Iterator[ServiceProcess]:
     """Start the service on a free port, wait until it is ready, stop it at the end."""
     process = subprocess.Popen(

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from sphereid.cli import main
 
-from app.cli import main
 from tests.e2e.process import environment, service
 from tests.server import jpeg
 from tests.toy import write_toy_model

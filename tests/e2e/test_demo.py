@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+from sphereid.faces.manifest import load_manifest
+from sphereid.inference.loading import model_folders
 
-from app.pipeline.manifest import load_manifest
-from app.wiring import model_folders
 from tests.e2e.process import ROOT, service
 
 PEOPLE = {  # one clear portrait each; some of the folders hold pictures with two people

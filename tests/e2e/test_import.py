@@ -50,7 +50,7 @@ def faces(data: Path) -> dict[str, int]:
 
 def sphereid(data: Path, models: Path, *arguments: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-m", "app", *arguments],
+        [sys.executable, "-m", "sphereid", *arguments],
         env=environment(data, models),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

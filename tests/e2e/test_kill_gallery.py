@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+from sphereid.gallery.service import GalleryService
 
-from app.gallery.service import GalleryService
 from tests.e2e.gallery_writer import CONTRACT, vector
 
 ROUNDS = 10

@@ -12,9 +12,9 @@ import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sphereid.monitors import signing, webhook
+from sphereid.video import capture, presence
 
-from app.monitors import signing, webhook
-from app.video import capture, presence
 from tests.cameras import Camera, Receiver, filming, receiving
 from tests.e2e.process import service as process
 from tests.e2e.test_video import film

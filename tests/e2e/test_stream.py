@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from fastapi import WebSocket, WebSocketDisconnect
 from numpy.typing import NDArray
+from sphereid.api.routes import stream as route
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from app.api.routes import stream as route
 from tests.e2e.test_video import film
 from tests.server import Running, jpeg, serving, settings_for
 from tests.toy import write_toy_model

@@ -252,7 +252,7 @@ def test_a_job_goes_on_after_the_service_stopped(portrait: Pixels, tmp_path: Pat
 
 def sphereid(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "app", *arguments],
+        [sys.executable, "-m", "sphereid", *arguments],
         cwd=folder,
         env=environment(folder / "data", folder / "models"),
         capture_output=True,

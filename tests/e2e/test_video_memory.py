@@ -20,7 +20,7 @@ frames would fit."""
 
 def peak(folder: Path, clip: str) -> int:
     """KiB that the command had in memory at most."""
-    arguments = [sys.executable, "-m", "app", "video", clip, "--out", f"named-{clip}", "--every-n", "20"]
+    arguments = [sys.executable, "-m", "sphereid", "video", clip, "--out", f"named-{clip}", "--every-n", "20"]
     with (folder / "log").open("w+b") as log:
         process = subprocess.Popen(
             arguments, cwd=folder, env=environment(folder / "data", folder / "models"), stdout=log, stderr=log

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sphereid.video import capture
+from sphereid.video.capture import frames
+from sphereid.video.errors import VideoError
 
-from app.video import capture
-from app.video.capture import frames
-from app.video.errors import VideoError
 from tests.cameras import served
 from tests.e2e.test_video import film, sphereid
 from tests.rtsp import rtsp_camera

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sphereid.faces.detect import MtcnnDetector
+from sphereid.faces.embed import OnnxEmbedder
+from sphereid.faces.pipeline import FacePipeline
+from sphereid.faces.types import Face, RGBImage
 
-from app.pipeline.detect import MtcnnDetector
-from app.pipeline.embed import OnnxEmbedder
-from app.pipeline.pipeline import FacePipeline
-from app.pipeline.types import Face, RGBImage
-from tests.unit.pipeline.models import write_model
+from tests.unit.faces.models import write_model
 
 GOLDEN = Path(__file__).with_name("pipeline.json")
 

@@ -1,6 +1,6 @@
 """MTCNN's networks a second time, as plain NumPy from the published layer lists. Slow, and only for tests.
 
-Shares nothing with `app.pipeline.detect` but the files: it reads them itself, keeps the published layouts
+Shares nothing with `sphereid.faces.detect` but the files: it reads them itself, keeps the published layouts
 (HWC, kernels HWIO, two class logits with softmax) and normalizes the pixels before the first layer.
 """
 

@@ -4,13 +4,13 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
+from sphereid.faces.detect import DetectorConfig, MtcnnDetector
+from sphereid.faces.detect.mtcnn.boxes import square
+from sphereid.faces.detect.mtcnn.cascade import Cascade, sigmoid
+from sphereid.faces.detect.mtcnn.graphs import load_graphs
+from sphereid.faces.detect.mtcnn.pyramid import AreaSampler
+from sphereid.faces.detect.mtcnn.weights import Net
 
-from app.pipeline.detect import DetectorConfig, MtcnnDetector
-from app.pipeline.detect.boxes import square
-from app.pipeline.detect.cascade import Cascade, sigmoid
-from app.pipeline.detect.graphs import load_graphs
-from app.pipeline.detect.pyramid import AreaSampler
-from app.pipeline.detect.weights import Net
 from tests.golden import mtcnn_reference as reference
 from tests.golden.make_mtcnn import GOLDEN, PNET_SIZES, SCENE_MIN_FACE, crop_inputs, pnet_input, scene
 

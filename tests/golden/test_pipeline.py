@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 from skimage.transform import SimilarityTransform, warp
+from sphereid.faces.align import TEMPLATES, align
 
-from app.pipeline.align import TEMPLATES, align
 from tests.golden.make_pipeline import GOLDEN, detect, measure
 
 

@@ -14,14 +14,14 @@ import sys
 from pathlib import Path
 import numpy as np
 from {first} import *
-from app.pipeline.embed import OnnxEmbedder
+from sphereid.faces.embed import OnnxEmbedder
 embedder = OnnxEmbedder.load(Path(sys.argv[1]))
 _, _, height, width = embedder.manifest.input
 embedder.embed(np.zeros((1, height, width, 3), np.uint8))
 """
 
 
-@pytest.mark.parametrize("first", ["app", "training"])
+@pytest.mark.parametrize("first", ["sphereid", "sphereid_training"])
 def test_inference_leaves_no_trace_in_the_home_folder(first: str, tmp_path: Path, repo_root: Path) -> None:
     model = write_toy_model(tmp_path / "models")
     home = tmp_path / "home"

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-
-from app.settings import Settings
+from sphereid.settings import Settings
 
 DOCKERFILES = ["docker/Dockerfile.cpu", "docker/Dockerfile.gpu"]
 
@@ -96,7 +95,7 @@ def test_the_image_starts_the_program_as_nobody_special(repo_root: Path, dockerf
 
 
 def test_the_health_route_exists() -> None:
-    from app.main import create_app
+    from sphereid.api.application import create_app
 
     paths = create_app(Settings()).openapi()["paths"]
     assert "/healthz" in paths

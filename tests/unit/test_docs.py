@@ -4,9 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
+from sphereid.settings import Settings, markdown_table
 from typer.main import get_command
-
-from app.settings import Settings, markdown_table
 
 
 def documents(root: Path) -> list[Path]:
@@ -27,7 +26,7 @@ def test_every_variable_in_the_documents_is_a_setting(repo_root: Path) -> None:
 
 
 def test_every_command_in_the_documents_exists(repo_root: Path) -> None:
-    from app.cli import app
+    from sphereid.cli import app
 
     commands = set(get_command(app).commands)  # type: ignore[attr-defined]
     for document in documents(repo_root):

@@ -6,8 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-
-import app
+import sphereid
 
 HEAVY = ("torch", "tensorflow", "keras", "sklearn", "matplotlib", "skimage", "pandas", "onnx")
 
@@ -36,8 +35,9 @@ def loaded_by(statement: str, repo_root: Path) -> set[str]:
 @pytest.mark.parametrize(
     "statement",
     [
-        "import app.main",
-        "from app.main import create_app; from app.settings import Settings; create_app(Settings())",
+        "import sphereid.api.application",
+        "from sphereid.api.application import create_app; from sphereid.settings import Settings; "
+        "create_app(Settings())",
     ],
 )
 def test_the_service_wants_no_training_library(repo_root: Path, statement: str) -> None:
@@ -45,13 +45,14 @@ def test_the_service_wants_no_training_library(repo_root: Path, statement: str) 
 
 
 def test_a_service_loads_ffmpeg_only_when_a_video_comes(repo_root: Path) -> None:
-    parts = "app.main, app.api.routes, app.jobs.video, app.video.live, app.monitors.runner"
+    rooms = ("api.application", "api.routes", "jobs.video", "video.live", "monitors.runner")
+    parts = ", ".join(f"sphereid.{room}" for room in rooms)
     assert "av" not in loaded_by(f"import {parts}", repo_root)
-    assert "av" in loaded_by("import app.video.process", repo_root)
+    assert "av" in loaded_by("import sphereid.video.process", repo_root)
 
 
 def test_help_is_quick(repo_root: Path) -> None:
-    loaded = loaded_by("import app.cli", repo_root)
+    loaded = loaded_by("import sphereid.cli", repo_root)
     assert not loaded & {
         *HEAVY,
         "onnxruntime",
@@ -67,7 +68,7 @@ def test_help_is_quick(repo_root: Path) -> None:
 
 def test_importing_starts_nothing(repo_root: Path) -> None:
     check = (
-        "import threading, pathlib; before = set(pathlib.Path().iterdir()); import app.main; "
+        "import threading, pathlib; before = set(pathlib.Path().iterdir()); import sphereid.api.application; "
         "assert threading.active_count() == 1, threading.enumerate(); "
         "assert set(pathlib.Path().iterdir()) == before"
     )
@@ -76,4 +77,4 @@ def test_importing_starts_nothing(repo_root: Path) -> None:
 
 def test_the_version_is_the_project_s(repo_root: Path) -> None:
     project = tomllib.loads((repo_root / "pyproject.toml").read_text())["project"]
-    assert app.__version__ == project["version"]
+    assert sphereid.__version__ == project["version"]

@@ -4,8 +4,8 @@ import tomllib
 
 import numpy as np
 import pytest
+from sphereid.video.types import Shown, ShownFrame
 
-from app.video.types import Shown, ShownFrame
 from benchmarks.composed import Truth, iou
 from benchmarks.labeled import LABELS, box_at
 from benchmarks.video import score

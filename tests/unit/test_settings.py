@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-
-from app.settings import Settings, is_loopback, markdown_table, rows
+from sphereid.settings import Settings, is_loopback, markdown_table, rows
 
 
 @pytest.fixture(autouse=True)

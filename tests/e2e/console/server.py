@@ -38,7 +38,7 @@ def serving(folder: Path, environment: Mapping[str, str] | None = None) -> Itera
     url = f"http://127.0.0.1:{port}"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "app", "serve"],
+            [sys.executable, "-m", "sphereid", "serve"],
             cwd=ROOT,
             env={**inherited, **settings, **(environment or {})},
             stdout=output,

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sphereid.bulk.errors import BulkError
+from sphereid.bulk.reembedding import reembed
+from sphereid.faces.crops import pack
+from sphereid.faces.decode import decode
+from sphereid.faces.embed import OnnxEmbedder
+from sphereid.faces.types import Face, RGBImage
+from sphereid.gallery.errors import ContractMismatchError, GalleryError
+from sphereid.gallery.service import GalleryService
+from sphereid.gallery.types import CosinePolicy, GalleryRules, NewFace, Vectors
+from sphereid.progress import Progress
 
-from app.bulk.errors import BulkError
-from app.bulk.reembedding import reembed
-from app.gallery.errors import ContractMismatchError, GalleryError
-from app.gallery.service import GalleryService
-from app.gallery.types import CosinePolicy, GalleryRules, NewFace, Vectors
-from app.pipeline.decode import decode
-from app.pipeline.embed import OnnxEmbedder
-from app.pipeline.keep import pack
-from app.pipeline.types import Face, RGBImage
-from app.progress import Progress
 from tests.photographs import photograph
 from tests.toy import write_toy_model
 from tests.unit.gallery.conftest import Open

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sphereid.bulk import sources
+from sphereid.bulk.errors import BulkError
+from sphereid.bulk.names import slug_of, slugs
+from sphereid.bulk.sources import open_source
+from sphereid.faces.errors import ImageError
+from sphereid.gallery import validation
 
-from app.bulk import sources
-from app.bulk.errors import BulkError
-from app.bulk.names import slug_of, slugs
-from app.bulk.sources import open_source
-from app.gallery import checks
-from app.pipeline.errors import ImageError
 from tests.photographs import write_folder, write_tar, write_zip
 
 FILES = {"alice/1.jpg": b"a1", "alice/2.png": b"a2", "Bob B/deep/1.jpg": b"b1", "carol.webp": b"c"}
@@ -64,7 +64,7 @@ def test_every_name_gets_an_id_of_its_own(names: set[str]) -> None:
     ids = slugs(names)
     assert len(set(ids.values())) == len(names)
     for slug in ids.values():
-        checks.slug(slug, "identity")
+        validation.slug(slug, "identity")
 
 
 def test_names_keep_what_they_can() -> None:

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sphereid.gallery.service import GalleryService
+from sphereid.gallery.types import NewFace, Vectors
 from sqlalchemy import create_engine, make_url, text
-
-from app.gallery.service import GalleryService
-from app.gallery.types import NewFace, Vectors
 
 CONTRACT = "test-model"
 

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sphereid.gallery import audit
+from sphereid.gallery.audit import Head, acting
+from sphereid.gallery.errors import InvalidRequestError
+from sphereid.gallery.service import GalleryService
+from sphereid.gallery.store.backup import restore
+from sphereid.gallery.store.tables import AUDIT, AUDIT_HEAD
+from sphereid.gallery.types import CosinePolicy
 from sqlalchemy import delete, select, update
 
-from app.gallery import audit
-from app.gallery.audit import Head, acting
-from app.gallery.backup import restore
-from app.gallery.errors import InvalidRequestError
-from app.gallery.models import AUDIT, AUDIT_HEAD
-from app.gallery.service import GalleryService
-from app.gallery.types import CosinePolicy
 from tests.unit.gallery.conftest import CONTRACT, Open, face, unit
 
 PEOPLE = unit(6)
@@ -176,8 +176,8 @@ def test_without_a_noted_head_a_careful_cut_is_not_seen(service: GalleryService,
 def test_a_failed_write_is_not_in_it(service: GalleryService, monkeypatch: pytest.MonkeyPatch) -> None:
     before = said(service)
     with monkeypatch.context() as patched:
-        patched.setattr("app.gallery.answers.remember", lambda *_: 1 / 0)
-        patched.setattr("app.gallery.store.touch_gallery", lambda *_, **__: 1 / 0)
+        patched.setattr("sphereid.gallery.store.answers.remember", lambda *_: 1 / 0)
+        patched.setattr("sphereid.gallery.store.touch_gallery", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             service.create_identity("default", "p", None, {})
     assert said(service) == before

@@ -4,9 +4,9 @@ import threading
 from pathlib import Path
 
 import pytest
+from sphereid.gallery.store.backup import restore
+from sphereid.storage.errors import StorageError
 
-from app.gallery.backup import restore
-from app.gallery.errors import StorageError
 from tests.unit.gallery.conftest import CONTRACT, Open, face, unit
 
 VECTORS = unit(60)

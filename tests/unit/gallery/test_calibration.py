@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-
-from app.gallery.calibration import (
+from sphereid.gallery.errors import InvalidRequestError
+from sphereid.gallery.thresholds.calibration import (
     DEFAULT_COSINE,
     UNREACHABLE,
     ImpostorCalibration,
@@ -19,8 +19,7 @@ from app.gallery.calibration import (
     gallery_threshold,
     verification_threshold,
 )
-from app.gallery.errors import InvalidRequestError
-from app.gallery.types import CosinePolicy, FpirPolicy
+from sphereid.gallery.types import CosinePolicy, FpirPolicy
 
 LEVELS = np.array([0.1, 0.01, 0.001, 0.0001])
 MEASURED = ImpostorCalibration(LEVELS, np.array([0.15, 0.25, 0.33, 0.40]), pairs=1_000_000)

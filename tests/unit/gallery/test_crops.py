@@ -4,10 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sphereid.gallery import store
+from sphereid.gallery.service import GalleryService
+from sphereid.gallery.types import GalleryRules
 
-from app.gallery import store
-from app.gallery.service import GalleryService
-from app.gallery.types import GalleryRules
 from tests.unit.gallery.conftest import face, unit
 
 CROP = b"crop " + bytes(range(256)) * 8

@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sphereid.gallery.thresholds.decisions import (
+    assign_unique,
+    decide,
+    decide_together,
+    template_of,
+    top_k_mean,
+)
+from sphereid.gallery.types import Candidate, Threshold
 
-from app.gallery.decisions import assign_unique, decide, decide_together, template_of, top_k_mean
-from app.gallery.types import Candidate, Threshold
 from tests.unit.gallery.conftest import unit
 
 LIMIT = Threshold(0.5, "cosine")

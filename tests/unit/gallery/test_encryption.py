@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sphereid.gallery import key_rotation, store
+from sphereid.gallery.service import GalleryService
+from sphereid.gallery.store.backup import restore
+from sphereid.gallery.store.database import Database
+from sphereid.gallery.types import GalleryRules
+from sphereid.storage.encrypted_files import Disk, rewrite, settle
+from sphereid.storage.errors import StorageError
+from sphereid.storage.vault import OVERHEAD, SealedFile, Vault
 
-from app.disk import Disk, rewrite, settle
-from app.gallery import encryption, store
-from app.gallery.backup import restore
-from app.gallery.database import Database
-from app.gallery.errors import StorageError
-from app.gallery.service import GalleryService
-from app.gallery.types import GalleryRules
-from app.gallery.vault import OVERHEAD, SealedFile, Vault
 from tests.unit.gallery.conftest import CONTRACT, face, unit
 
 KEY = bytes(range(32))
@@ -110,10 +110,10 @@ def test_rotation(tmp_path: Path, old: bytes | None, new: bytes | None) -> None:
     database = Database(f"sqlite:///{tmp_path}/gallery.db")
     before, after = (None if key is None else Vault(key) for key in (old, new))
     done: list[int] = []
-    encryption.rotate(database, before, after, done.append)
-    encryption.forget_snapshots(tmp_path)
+    key_rotation.rotate(database, before, after, done.append)
+    key_rotation.forget_snapshots(tmp_path)
     assert database.scrub()
-    assert sum(done) == encryption.count(database) == 82
+    assert sum(done) == key_rotation.count(database) == 82
     database.close()
     assert (plain_pieces(tmp_path) == 0) == (new is not None)
     with pytest.raises(StorageError), gallery(tmp_path, old):
@@ -133,10 +133,10 @@ def test_a_rotation_that_breaks_changes_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        encryption.rotate(database, Vault(KEY), Vault(OTHER), stop)
+        key_rotation.rotate(database, Vault(KEY), Vault(OTHER), stop)
     for wrong in (Vault(OTHER), None):
         with pytest.raises(StorageError):
-            encryption.rotate(database, wrong, Vault(KEY))
+            key_rotation.rotate(database, wrong, Vault(KEY))
     database.close()
     with gallery(tmp_path) as service:
         assert found(service) == EVERYBODY

@@ -8,14 +8,14 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from scipy.stats import binomtest
+from sphereid.bulk.chart import evaluation_svg
+from sphereid.gallery.errors import InvalidRequestError
+from sphereid.gallery.evaluation import Evaluation, evaluate, in_turns, share
+from sphereid.gallery.service import GalleryService
+from sphereid.gallery.store.tables import ORDINAL_BITS
+from sphereid.gallery.thresholds.calibration import ImpostorCalibration
+from sphereid.gallery.types import CosinePolicy, FpirPolicy, GalleryRules, Vectors
 
-from app.bulk.chart import evaluation_svg
-from app.gallery.calibration import ImpostorCalibration
-from app.gallery.errors import InvalidRequestError
-from app.gallery.evaluation import Evaluation, evaluate, in_turns, share
-from app.gallery.models import ORDINAL_BITS
-from app.gallery.service import GalleryService
-from app.gallery.types import CosinePolicy, FpirPolicy, GalleryRules, Vectors
 from tests.unit.gallery.conftest import CONTRACT, face, near, unit
 
 

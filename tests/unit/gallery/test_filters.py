@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from sphereid.gallery import matching
+from sphereid.gallery.errors import InvalidRequestError
+from sphereid.gallery.service import GalleryService
+from sphereid.gallery.thresholds.calibration import ImpostorCalibration
+from sphereid.gallery.types import FpirPolicy, TemplatePolicy
 
-from app.gallery import matching
-from app.gallery.calibration import ImpostorCalibration
-from app.gallery.errors import InvalidRequestError
-from app.gallery.service import GalleryService
-from app.gallery.types import FpirPolicy, TemplatePolicy
 from tests.unit.gallery.conftest import CONTRACT, face, near, unit
 
 PEOPLE = unit(30)

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from app.gallery import entries
-from app.gallery.errors import NotFoundError
-from app.gallery.index import kinds
-from app.gallery.index.fastscan import FastScanIndex
-from app.gallery.index.kinds import (
+from sphereid.gallery import index_entries
+from sphereid.gallery.errors import NotFoundError
+from sphereid.gallery.index import kinds
+from sphereid.gallery.index.fastscan import FastScanIndex
+from sphereid.gallery.index.kinds import (
     KINDS,
     IndexSetting,
     Kind,
@@ -19,9 +18,10 @@ from app.gallery.index.kinds import (
     training_size,
     wanted_kind,
 )
-from app.gallery.index.oracle import OracleIndex
-from app.gallery.service import GalleryService
-from app.gallery.types import GalleryRules, Vectors
+from sphereid.gallery.index.oracle import OracleIndex
+from sphereid.gallery.service import GalleryService
+from sphereid.gallery.types import GalleryRules, Vectors
+
 from tests.unit.gallery.conftest import CONTRACT, Open, face, unit
 
 PEOPLE, FEW = 250, 60
@@ -85,8 +85,8 @@ def test_the_choice_follows_the_size_without_swinging() -> None:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kinds, "SMALLEST", {})
-    monkeypatch.setattr("app.gallery.maintenance.EVERY_S", 3600.0)  # builds are the test's own
-    monkeypatch.setattr(entries, "CHUNK", 10)
+    monkeypatch.setattr("sphereid.gallery.maintenance.EVERY_S", 3600.0)  # builds are the test's own
+    monkeypatch.setattr(index_entries, "CHUNK", 10)
 
 
 def filled(service: GalleryService, vectors: Vectors, each: int) -> None:
@@ -128,7 +128,7 @@ def test_writes_during_a_build_are_in_the_new_index(
         assert live._index is not None
         assert live._index.kind == setting
         with service._database.reading() as tx:
-            assert sorted(live._index.keys()) == sorted(entries.keys(tx, live.gallery))
+            assert sorted(live._index.keys()) == sorted(index_entries.keys(tx, live.gallery))
         assert service.get_gallery("default").faces == 2 * FEW + 8 - 16
         probes = np.concatenate([late[:4], vectors[20:40:2]])
         decisions, _ = service.identify("default", probes, CONTRACT, threshold=0.9)
@@ -173,7 +173,7 @@ def test_a_build_gives_way(reopen: Open) -> None:
 def test_maintenance_builds_the_wanted_kind_by_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.gallery.maintenance.EVERY_S", 0.01)
+    monkeypatch.setattr("sphereid.gallery.maintenance.EVERY_S", 0.01)
     service = GalleryService.open(f"sqlite:///{tmp_path}/g.db", tmp_path, index="flat-fp16")
     try:
         service.enroll("default", "p", [face(v) for v in unit(5)], create=True)

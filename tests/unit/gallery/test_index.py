@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sphereid.gallery.index import flat
+from sphereid.gallery.index.flat import FlatIndex, largest
+from sphereid.gallery.index.kinds import Kind, empty_index, load_index
+from sphereid.gallery.index.oracle import OracleIndex
+from sphereid.gallery.index.ports import VectorIndex
 
-from app.gallery.index import flat
-from app.gallery.index.flat import FlatIndex, largest
-from app.gallery.index.kinds import Kind, empty_index, load_index
-from app.gallery.index.oracle import OracleIndex
-from app.gallery.index.ports import VectorIndex
 from tests.unit.gallery.conftest import unit
 
 STEP = st.tuples(st.sampled_from(["add", "remove", "save"]), st.integers(0, 40), st.integers(0, 2**31))

@@ -12,12 +12,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sphereid.gallery.gallery_index import GalleryIndex
+from sphereid.gallery.service import GalleryService
+from sphereid.gallery.store.database import REVISIONS, Database
+from sphereid.gallery.store.tables import Base
+from sphereid.storage.errors import StorageError
 
-from app.gallery.database import REVISIONS, Database
-from app.gallery.errors import StorageError
-from app.gallery.live import LiveGallery
-from app.gallery.models import Base
-from app.gallery.service import GalleryService
 from tests.unit.gallery.conftest import CONTRACT, Open, face, unit
 
 VECTORS = unit(50)
@@ -45,13 +45,13 @@ def snapshot(tmp_path: Path) -> Path:
 def rebuilds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Notes every start that could not take its snapshot as it is."""
     seen: list[str] = []
-    catch_up = LiveGallery.catch_up
+    catch_up = GalleryIndex.catch_up
 
-    def noted(self: LiveGallery) -> None:
+    def noted(self: GalleryIndex) -> None:
         seen.append(self.gallery.id)
         catch_up(self)
 
-    monkeypatch.setattr(LiveGallery, "catch_up", noted)
+    monkeypatch.setattr(GalleryIndex, "catch_up", noted)
     return seen
 
 
@@ -147,7 +147,7 @@ def test_a_refused_commit_changes_nothing(service: GalleryService, monkeypatch: 
         def full(*_: object, **__: object) -> None:
             raise OSError(28, "No space left on device")
 
-        patched.setattr("app.gallery.store.touch_gallery", full)
+        patched.setattr("sphereid.gallery.store.touch_gallery", full)
         with pytest.raises(StorageError, match="No space left"):
             service.delete_identity("default", "p7")
     assert_whole(service)
@@ -184,7 +184,7 @@ def test_a_database_that_is_up_to_date_opens_without_alembic(tmp_path: Path) -> 
     database.upgrade()
     database.close()
     code = (
-        "import sys\nfrom app.gallery.database import Database\n"
+        "import sys\nfrom sphereid.gallery.store.database import Database\n"
         f"Database('sqlite:///{tmp_path}/g.db').upgrade()\nassert 'alembic' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

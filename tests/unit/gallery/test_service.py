@@ -6,20 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from app.gallery.bulk import NewPerson
-from app.gallery.calibration import DEFAULT_COSINE, ImpostorCalibration
-from app.gallery.errors import (
+from sphereid.gallery.bulk_enrollment import NewPerson
+from sphereid.gallery.errors import (
     ConflictError,
     ContractMismatchError,
     GalleryError,
     InvalidRequestError,
     NotFoundError,
-    StorageError,
 )
-from app.gallery.service import GalleryService
-from app.gallery.types import CosinePolicy, FpirPolicy, GalleryRules, Identity, StoredAnswer, Threshold
-from app.gallery.writes import Keyed
+from sphereid.gallery.service import GalleryService
+from sphereid.gallery.thresholds.calibration import DEFAULT_COSINE, ImpostorCalibration
+from sphereid.gallery.types import CosinePolicy, FpirPolicy, GalleryRules, Identity, StoredAnswer, Threshold
+from sphereid.gallery.writes import Keyed
+from sphereid.storage.errors import StorageError
+
 from tests.unit.gallery.conftest import CONTRACT, Open, face, near, unit
 
 PEOPLE = unit(20)
@@ -331,12 +331,12 @@ def test_an_answer_is_stored_with_its_write_or_not_at_all(
         return StoredAnswer(201, identity.id.encode())
 
     with monkeypatch.context() as patched:
-        patched.setattr("app.gallery.store.touch_gallery", lambda *_, **__: 1 / 0)
+        patched.setattr("sphereid.gallery.store.touch_gallery", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             service.create_identity("default", "ann", None, {}, keyed=Keyed("k", "f", render))
     assert service.recall("k", "f") is None
     with monkeypatch.context() as patched:  # committed, but the process gets no further
-        patched.setattr("app.gallery.live.LiveGallery.apply", lambda *_, **__: 1 / 0)
+        patched.setattr("sphereid.gallery.gallery_index.GalleryIndex.apply", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             service.create_identity("default", "ann", None, {}, keyed=Keyed("k", "f", render))
     assert service.recall("k", "f") == StoredAnswer(201, b"ann")
@@ -370,14 +370,14 @@ def test_threads_write_and_search_together(service: GalleryService) -> None:
                     service.delete_face(gallery, f"{who}-{i}", made.id)
                     (d,), _ = service.identify(gallery, vector[None], CONTRACT, threshold=0.99)
                     assert d.outcome == "unknown"
-        except (AssertionError, GalleryError) as error:
+        except (AssertionError, GalleryError, StorageError) as error:
             failures.append(error)
 
     def search() -> None:
         try:
             while not stop.is_set():
                 service.identify("default", PEOPLE[:3], CONTRACT)
-        except (AssertionError, GalleryError) as error:
+        except (AssertionError, GalleryError, StorageError) as error:
             failures.append(error)
 
     writers = [

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sphereid.gallery.service import GalleryService
+from sphereid.gallery.types import GalleryRules, Vectors
 
-from app.gallery.service import GalleryService
-from app.gallery.types import GalleryRules, Vectors
 from tests.unit.gallery.conftest import Open, face, unit
 
 
@@ -69,7 +69,7 @@ def test_a_deleted_face_and_a_deleted_gallery_leave_nothing(
 def test_a_reader_that_holds_the_log_is_admitted_in_the_receipt(
     service: GalleryService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.gallery.database.SCRUB_WAIT_S", 0.05)
+    monkeypatch.setattr("sphereid.gallery.store.database.SCRUB_WAIT_S", 0.05)
     vectors = unit(1)
     service.enroll("default", "p", [face(vectors[0])], create=True)
     with service._database.reading() as tx:

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sphereid.gallery import store
+from sphereid.gallery.errors import ContractMismatchError, InvalidRequestError, NotFoundError
+from sphereid.gallery.service import GalleryService
+from sphereid.gallery.thresholds.calibration import ImpostorCalibration
+from sphereid.gallery.types import CosinePolicy, GalleryRules, NewFace, Vectors
+from sphereid.gallery.unknowns import MOST, cluster
 
-from app.gallery import store
-from app.gallery.calibration import ImpostorCalibration
-from app.gallery.errors import ContractMismatchError, InvalidRequestError, NotFoundError
-from app.gallery.service import GalleryService
-from app.gallery.types import CosinePolicy, GalleryRules, NewFace, Vectors
-from app.gallery.unknowns import MOST, cluster
 from tests.unit.gallery.conftest import CONTRACT, Open, face, near, unit
 
 PICTURE = b"picture " + bytes(range(256)) * 8
@@ -140,7 +140,7 @@ def test_a_crash_between_enrollment_and_removal_leaves_nobody_twice(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("app.gallery.unknowns._delete", die)
+        patched.setattr("sphereid.gallery.unknowns._delete", die)
         with pytest.raises(KeyboardInterrupt):
             keeping.unknowns.name("g", group, "ada")
     assert keeping.get_identity("g", "ada").faces == 1

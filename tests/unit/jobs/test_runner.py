@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from app.errors import CanceledError, CodedError
-from app.jobs.errors import JobNotFoundError, JobsFullError
-from app.jobs.runner import MAX_ATTEMPTS, JobRunner
-from app.jobs.store import JobStore
-from app.jobs.types import Job
-from app.progress import Progress
+from sphereid.errors import CanceledError, CodedError
+from sphereid.jobs.errors import JobNotFoundError, JobsFullError
+from sphereid.jobs.runner import MAX_ATTEMPTS, JobRunner
+from sphereid.jobs.store import JobStore
+from sphereid.jobs.types import Job
+from sphereid.progress import Progress
 
 LIMIT = 30.0
 

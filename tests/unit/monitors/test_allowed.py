@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pytest
-
-from app.monitors.allowed import Allowed, shown
-from app.monitors.errors import MonitorError
+from sphereid.monitors.allowed import Allowed, shown
+from sphereid.monitors.errors import MonitorError
 
 ALLOWED = Allowed(
     ("rtsp://cam.lan/", "http://10.0.0.5:8080/feeds", "0"),

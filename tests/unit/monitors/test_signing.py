@@ -5,8 +5,7 @@ import hashlib
 import hmac
 
 import pytest
-
-from app.monitors.signing import WINDOW, headers, new_secret, verify
+from sphereid.monitors.signing import WINDOW, headers, new_secret, verify
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 BODY = b'{"type":"person.arrived"}'

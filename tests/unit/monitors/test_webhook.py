@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sphereid.monitors import webhook
+from sphereid.monitors.outbox import Outbox
+from sphereid.monitors.signing import new_secret
+from sphereid.monitors.store import MonitorStore
+from sphereid.monitors.types import Webhook
+from sphereid.monitors.webhook import Deliverer
 
-from app.monitors import webhook
-from app.monitors.outbox import Outbox
-from app.monitors.signing import new_secret
-from app.monitors.store import MonitorStore
-from app.monitors.types import Webhook
-from app.monitors.webhook import Deliverer
 from tests.server import until
 
 

@@ -9,8 +9,7 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
-
-from training.config import Config, from_dict
+from sphereid_training.config import Config, from_dict
 
 
 @pytest.fixture(autouse=True)

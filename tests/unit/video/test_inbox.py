@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sphereid.faces.crops import picture
+from sphereid.faces.types import Face, Quality
+from sphereid.video.inbox import BestFaces
+from sphereid.video.types import Sighting
 
-from app.pipeline.keep import picture
-from app.pipeline.types import Face, Quality
-from app.video.inbox import BestFaces
-from app.video.types import Sighting
 from tests.unit.video.test_tracks import ALICE, BOB
 
 FRAME = np.full((120, 160, 3), 90, np.uint8)

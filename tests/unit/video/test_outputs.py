@@ -11,19 +11,19 @@ import av
 import cv2
 import numpy as np
 import pytest
+from sphereid.gallery.thresholds.decisions import decide
+from sphereid.gallery.types import Candidate, Decision, Identity, Threshold
+from sphereid.video.colors import OUTLIER, assign_colors, rgb
+from sphereid.video.decide import decide_parts, show_faces, show_tracks
+from sphereid.video.draw import Painter, write_timeline
+from sphereid.video.outputs import COLUMNS, people, read_frames, rows, write_csv, write_frames, write_vtt
+from sphereid.video.reader import VideoReader
+from sphereid.video.render import render
+from sphereid.video.segments import segments
+from sphereid.video.spool import AnalyzedFrame, Spool
+from sphereid.video.tracks import Links, TrackBook
+from sphereid.video.types import Shown, ShownFrame, Sighting, Verdict
 
-from app.gallery.decisions import decide
-from app.gallery.types import Candidate, Decision, Identity, Threshold
-from app.video.colors import OUTLIER, assign_colors, rgb
-from app.video.decide import decide_parts, show_faces, show_tracks
-from app.video.draw import Painter, write_timeline
-from app.video.outputs import COLUMNS, people, read_frames, rows, write_csv, write_frames, write_vtt
-from app.video.reader import VideoReader
-from app.video.render import render
-from app.video.segments import segments
-from app.video.spool import AnalyzedFrame, Spool
-from app.video.tracks import Links, TrackBook
-from app.video.types import Shown, ShownFrame, Sighting, Verdict
 from tests.unit.video.clips import plain, write_clip
 from tests.unit.video.test_tracks import ALICE, BOB, unit
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sphereid.video.errors import VideoError
+from sphereid.video.reader import VideoReader
 
-from app.video.errors import VideoError
-from app.video.reader import VideoReader
 from tests.unit.video.clips import plain, write_clip
 
 

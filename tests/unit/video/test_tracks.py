@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from app.gallery.calibration import ImpostorCalibration
-from app.video.tracker import FaceTracker
-from app.video.tracks import Links, TrackBook, pairs_after
-from app.video.types import Sighting
+from sphereid.gallery.thresholds.calibration import ImpostorCalibration
+from sphereid.video.tracker import FaceTracker
+from sphereid.video.tracks import Links, TrackBook, pairs_after
+from sphereid.video.types import Sighting
 
 Vector = np.ndarray
 

@@ -1,0 +1,5 @@
+"""Face detection: MTCNN on ONNX Runtime."""
+
+from sphereid.faces.detect.mtcnn.detector import DetectorConfig, MtcnnDetector
+
+__all__ = ["DetectorConfig", "MtcnnDetector"]

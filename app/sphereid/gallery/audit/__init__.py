@@ -1,0 +1,43 @@
+"""The audit log: who did what and when, in entries chained by hashes."""
+
+from sphereid.gallery.audit.log import (
+    CHUNK,
+    HEAD_FILE,
+    START,
+    Actor,
+    AuditEntry,
+    AuditLevel,
+    Event,
+    Head,
+    Verdict,
+    acting,
+    current_actor,
+    head_of,
+    holds,
+    listed,
+    note_head,
+    noted_head,
+    record,
+    verify,
+)
+
+__all__ = [
+    "CHUNK",
+    "HEAD_FILE",
+    "START",
+    "Actor",
+    "AuditEntry",
+    "AuditLevel",
+    "Event",
+    "Head",
+    "Verdict",
+    "acting",
+    "current_actor",
+    "head_of",
+    "holds",
+    "listed",
+    "note_head",
+    "noted_head",
+    "record",
+    "verify",
+]

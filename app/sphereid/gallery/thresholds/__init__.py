@@ -1,0 +1,1 @@
+"""From a promise to a threshold, and from candidates to decisions."""

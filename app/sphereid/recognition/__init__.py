@@ -1,0 +1,1 @@
+"""The use cases: enroll, identify, verify, detect, embed. Gallery rules are applied here, once."""

@@ -1,0 +1,1 @@
+"""Published networks as model folders, teachers, and starts for fine-tuning."""

@@ -1,0 +1,1 @@
+"""The training loop: engine, schedule, objective, checkpoints."""

@@ -1,0 +1,1 @@
+"""From an fp32 ONNX model to an int8 one."""
