@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # these pull in ONNX Runtime, OpenCV and FAISS; `sphereid --h
     from sphereid.jobs.video import VideoJobs
     from sphereid.monitors.runner import MonitorRunner
     from sphereid.recognition.models import Models
-    from sphereid.storage.encrypted_files import Disk
+    from sphereid.storage.encrypted_files import EncryptedFiles
     from sphereid.storage.vault import Vault
     from sphereid.video.live import Live
 
@@ -57,29 +57,29 @@ def serving(
     )
 
 
-def disk_of(settings: Settings) -> "Disk":
+def encrypted_files(settings: Settings) -> "EncryptedFiles":
     """What opens files that may hold faces: encrypted, where a key is set. Raises StorageError."""
-    from sphereid.storage.encrypted_files import Disk
+    from sphereid.storage.encrypted_files import EncryptedFiles
 
-    return Disk(vault_of(settings))
+    return EncryptedFiles(vault_of(settings))
 
 
-def video_jobs(models: "Models", gallery: "GalleryService", disk: "Disk") -> "VideoJobs":
+def video_jobs(models: "Models", gallery: "GalleryService", files: "EncryptedFiles") -> "VideoJobs":
     """What does the service's video jobs: beside the requests, on one core fewer than there are."""
     from sphereid.jobs.video import VideoJobs
 
-    return VideoJobs(models, gallery, disk, workers=max(1, (os.cpu_count() or 2) - 1))
+    return VideoJobs(models, gallery, files, workers=max(1, (os.cpu_count() or 2) - 1))
 
 
 def gallery_jobs(
-    models: "Models", gallery: "GalleryService", limits: "DecodeLimits", disk: "Disk"
+    models: "Models", gallery: "GalleryService", limits: "DecodeLimits", files: "EncryptedFiles"
 ) -> "dict[str, JobHandler]":
     """What does the jobs on whole galleries, on as many cores as video jobs get."""
     from sphereid.jobs import galleries, imports
 
-    others = galleries.GalleryJobs(gallery, models, disk)
+    others = galleries.GalleryJobs(gallery, models, files)
     return {
-        imports.KIND: imports.ImportJobs(models, gallery, limits, disk, max(1, (os.cpu_count() or 2) - 1)),
+        imports.KIND: imports.ImportJobs(models, gallery, limits, files, max(1, (os.cpu_count() or 2) - 1)),
         galleries.EXPORT: others,
         galleries.EVALUATION: others,
         galleries.REEMBED: others,

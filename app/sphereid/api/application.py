@@ -84,7 +84,7 @@ async def _running(settings: Settings, metrics: Metrics, admission: Admission) -
     from sphereid.api.recognition import Recognition
     from sphereid.api.workers import Workers
     from sphereid.bootstrap import (
-        disk_of,
+        encrypted_files,
         gallery_jobs,
         live_streams,
         monitor_runner,
@@ -150,13 +150,13 @@ async def _running(settings: Settings, metrics: Metrics, admission: Admission) -
         workers, writers = Workers(images_at_once(settings), "work"), Workers(4, "write")
         at_the_end(writers.close)
         at_the_end(workers.close)
-        disk = disk_of(settings)
+        files = encrypted_files(settings)
         jobs = JobRunner(
             settings.data_dir / "jobs",
-            {KIND: video_jobs(models, gallery, disk), **gallery_jobs(models, gallery, engine.limits, disk)},
+            {KIND: video_jobs(models, gallery, files), **gallery_jobs(models, gallery, engine.limits, files)},
             max_waiting=settings.queues.jobs_waiting,
             keep=timedelta(days=settings.job_days),
-            disk=disk,
+            files=files,
         )
         await asyncio.to_thread(jobs.start)
         at_the_end(jobs.stop)

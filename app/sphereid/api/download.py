@@ -12,16 +12,18 @@ from fastapi.responses import StreamingResponse
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sphereid.storage.encrypted_files import Disk
+from sphereid.storage.encrypted_files import EncryptedFiles
 
 _PIECE: Final = 1 << 18
 _RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)")
 
 
-async def sealed_file(request: Request, disk: Disk, path: Path, media_type: str, name: str) -> Response:
+async def sealed_file(
+    request: Request, files: EncryptedFiles, path: Path, media_type: str, name: str
+) -> Response:
     """The plain content of an encrypted file. A request for one range of bytes gets that, as players of
     videos ask for it; one for several gets everything."""
-    file, size = await anyio.to_thread.run_sync(_opened, disk, path)
+    file, size = await anyio.to_thread.run_sync(_opened, files, path)
     headers = {"Accept-Ranges": "bytes", "Content-Disposition": f"inline; filename*=utf-8''{quote(name)}"}
     wanted = _RANGE.fullmatch(request.headers.get("range", ""))
     start, end, status = 0, size, 200
@@ -38,8 +40,8 @@ async def sealed_file(request: Request, disk: Disk, path: Path, media_type: str,
     return StreamingResponse(_pieces(file, start, end), status, headers, media_type)
 
 
-def _opened(disk: Disk, path: Path) -> tuple[BinaryIO, int]:
-    file = disk.read(path)
+def _opened(files: EncryptedFiles, path: Path) -> tuple[BinaryIO, int]:
+    file = files.read(path)
     return file, file.seek(0, os.SEEK_END)
 
 

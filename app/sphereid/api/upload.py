@@ -17,7 +17,7 @@ from starlette.requests import Request
 from sphereid.api.body import file_name, media_type
 from sphereid.api.problems import Problem, invalid
 from sphereid.api.schemas import Input
-from sphereid.storage.encrypted_files import Disk
+from sphereid.storage.encrypted_files import EncryptedFiles
 
 OptionsT = TypeVar("OptionsT", bound=Input)
 _ENVELOPE: Final = 64 * 1024
@@ -42,11 +42,11 @@ async def save_upload(
     field: str,
     max_bytes: int,
     patience: float,
-    disk: Disk,
+    files: EncryptedFiles,
     too_large: str = "video_too_large",
 ) -> Saved:
     """Write the file in `field` to `target`. max_bytes: of the file; beyond it comes the problem `too_large`.
-    patience: seconds between two pieces. disk: opens the file.
+    patience: seconds between two pieces. files: opens the file.
 
     Raises Problem: 400, 408, 413, 415 or 422; then `target` may hold a part of the file.
     """
@@ -59,7 +59,7 @@ async def save_upload(
     if not boundary:
         raise Problem("malformed_request", "the multipart body names no boundary")
     request.state.body_limit = max_bytes + _ENVELOPE
-    with disk.write(target) as file:
+    with files.write(target) as file:
         form = _Form(field, file, max_bytes, too_large)
         try:
             parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]

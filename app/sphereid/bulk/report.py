@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from sphereid.storage.encrypted_files import PLAIN, Disk
+from sphereid.storage.encrypted_files import PLAIN, EncryptedFiles
 
 Outcome = Literal["enrolled", "present", "left_out"]
 
@@ -32,9 +32,9 @@ class Journal:
     """Lines in the order in which they became true. On disk they survive the death of the process: whoever
     opens the file again goes on behind the last whole line."""
 
-    def __init__(self, path: Path | None = None, disk: Disk = PLAIN) -> None:
-        """path: where the lines go; None keeps them in memory. disk: how they lie there."""
-        self._disk = disk
+    def __init__(self, path: Path | None = None, files: EncryptedFiles = PLAIN) -> None:
+        """path: where the lines go; None keeps them in memory. files: how they lie there."""
+        self._files = files
         self._memory: list[Line] = []
         self._file: IO[bytes] | None = None
         self.path = path
@@ -63,7 +63,7 @@ class Journal:
         if self._file is None:
             self._memory += lines
             return
-        self._file.write(b"".join(self._disk.line(json.dumps(asdict(line)).encode()) for line in lines))
+        self._file.write(b"".join(self._files.line(json.dumps(asdict(line)).encode()) for line in lines))
         self._file.flush()
 
     def lines(self) -> Iterator[Line]:
@@ -97,14 +97,14 @@ class Journal:
 
     def write_csv(self, path: Path) -> None:
         """The lines as a table."""
-        with self._disk.write_text(path) as file:
+        with self._files.write_text(path) as file:
             table = csv.writer(file)
             table.writerow(Line.__dataclass_fields__)
             table.writerows([_harmless(value) for value in asdict(line).values()] for line in self.lines())
 
     def write_json(self, path: Path) -> None:
         """The summary and every line."""
-        with self._disk.write_text(path) as file:
+        with self._files.write_text(path) as file:
             head = json.dumps(self.summary())
             file.write(head[:-1] + ', "lines": [')
             for i, line in enumerate(self.lines()):
@@ -122,7 +122,7 @@ class Journal:
         if not raw.endswith(b"\n"):
             return None
         try:
-            return Line(**json.loads(self._disk.content(raw)))
+            return Line(**json.loads(self._files.content(raw)))
         except (ValueError, TypeError):
             return None
 

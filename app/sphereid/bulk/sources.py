@@ -19,7 +19,7 @@ from typing import IO, Any, Final, cast
 from sphereid.bulk import names
 from sphereid.bulk.errors import BulkError
 from sphereid.faces.errors import ImageError
-from sphereid.storage.encrypted_files import PLAIN, Disk
+from sphereid.storage.encrypted_files import PLAIN, EncryptedFiles
 
 MOST_MEMBERS: Final = 2_000_000
 """Entries of one archive, and bytes of a zip's directory divided by a hundred: it is read at once."""
@@ -57,7 +57,7 @@ class Source:
 
 
 @contextmanager
-def open_source(path: Path, *, archive: bool = False, disk: Disk = PLAIN) -> Iterator[Source]:
+def open_source(path: Path, *, archive: bool = False, files: EncryptedFiles = PLAIN) -> Iterator[Source]:
     """What `path` holds: a folder of people's folders, a CSV, or a tar or zip archive of either.
 
     archive: take nothing but an archive (what was uploaded must not name files of this machine). disk: opens
@@ -67,15 +67,15 @@ def open_source(path: Path, *, archive: bool = False, disk: Disk = PLAIN) -> Ite
         yield _folder(path)
         return
     try:
-        with disk.read(path) as file:
+        with files.read(path) as file:
             start = file.read(512)
     except OSError as error:
         raise BulkError("import_unreadable", f"it cannot be read: {error.strerror}") from error
     if start[:2] == b"PK":
-        with _zip(path, disk) as source:
+        with _zip(path, files) as source:
             yield source
     elif start[:2] == b"\x1f\x8b" or start[:3] == b"BZh" or start[:6] == b"\xfd7zXZ\0" or b"ustar" in start:
-        with _tar(path, disk, start) as source:
+        with _tar(path, files, start) as source:
             yield source
     elif not archive and path.suffix.lower() in (".csv", ".tsv"):
         yield _table(path)
@@ -229,11 +229,11 @@ def _bomb() -> BulkError:
 
 
 @contextmanager
-def _zip(path: Path, disk: Disk) -> Iterator[Source]:
-    if _directory_size(path, disk) > 100 * MOST_MEMBERS:
+def _zip(path: Path, files: EncryptedFiles) -> Iterator[Source]:
+    if _directory_size(path, files) > 100 * MOST_MEMBERS:
         raise _bomb()
     try:
-        file = disk.read(path)
+        file = files.read(path)
         archive = zipfile.ZipFile(file)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise BulkError("import_unreadable", f"it is no whole zip archive: {error}") from error
@@ -262,9 +262,9 @@ def _zip_trouble(info: zipfile.ZipInfo) -> str | None:
     return "it is encrypted" if info.flag_bits & 1 else None
 
 
-def _directory_size(path: Path, disk: Disk) -> int:
+def _directory_size(path: Path, files: EncryptedFiles) -> int:
     """What a zip's last record says about the size of its directory, in bytes; 0 where there is none."""
-    with disk.read(path) as file:
+    with files.read(path) as file:
         end = file.seek(0, os.SEEK_END)
         file.seek(max(0, end - 65_600))
         tail = file.read()
@@ -314,9 +314,9 @@ def _opened(file: IO[bytes], start: bytes) -> IO[bytes]:
 
 
 @contextmanager
-def _tar(path: Path, disk: Disk, start: bytes) -> Iterator[Source]:
+def _tar(path: Path, files: EncryptedFiles, start: bytes) -> Iterator[Source]:
     broken = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError, OverflowError)
-    with disk.read(path) as file, _opened(file, start) as opened:
+    with files.read(path) as file, _opened(file, start) as opened:
         guarded: Any = _Guarded(opened, _budget(path), _bomb())
         members: list[tarfile.TarInfo] = []
         try:

@@ -35,7 +35,7 @@ def rotate_key(
     from sphereid.gallery.audit import acting
     from sphereid.gallery.key_rotation import forget_snapshots
     from sphereid.gallery.store.database import Database
-    from sphereid.storage.encrypted_files import Disk, rewrite, settle
+    from sphereid.storage.encrypted_files import EncryptedFiles, rewrite, settle
     from sphereid.storage.folder_lock import FolderLock
     from sphereid.storage.vault import Vault
 
@@ -52,14 +52,14 @@ def rotate_key(
     lock, jobs = FolderLock(settings.data_dir), settings.data_dir / "jobs"
     try:
         database.upgrade()
-        settle(jobs, Disk(old))  # of a change that was broken off
+        settle(jobs, EncryptedFiles(old))  # of a change that was broken off
         total = key_rotation.count(database)
         with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
             task = progress.add_task("Encrypting" if new else "Decrypting", total=total)
-            rewrite(jobs, Disk(old), Disk(new))
+            rewrite(jobs, EncryptedFiles(old), EncryptedFiles(new))
             with acting(actor()):
                 key_rotation.rotate(database, old, new, lambda done: progress.advance(task, done))
-        settle(jobs, Disk(new))
+        settle(jobs, EncryptedFiles(new))
         forget_snapshots(settings.data_dir)
         scrubbed = database.scrub()
     finally:

@@ -17,7 +17,7 @@ from sphereid.jobs.types import Job
 from sphereid.jobs.video import RESULTS
 from sphereid.progress import Canceled, Meter, Report
 from sphereid.recognition.models import Models
-from sphereid.storage.encrypted_files import PLAIN, Disk
+from sphereid.storage.encrypted_files import PLAIN, EncryptedFiles
 
 EXPORT: Final = "export"
 EVALUATION: Final = "evaluation"
@@ -36,7 +36,7 @@ class GalleryJobs:
 
     gallery: GalleryService
     models: Models
-    disk: Disk = PLAIN
+    files: EncryptedFiles = PLAIN
 
     def __call__(self, job: Job, folder: Path, report: Report, canceled: Canceled) -> Mapping[str, Any]:
         """Write the artifacts `gallery`, `evaluation` and `chart`, or `comparison`."""
@@ -48,7 +48,7 @@ class GalleryJobs:
         return work(job.params["gallery"], results, Meter(job.kind, None, report, canceled))
 
     def _export(self, gallery_id: str, results: Path, meter: Meter) -> Mapping[str, Any]:
-        with self.disk.write(results / ARTIFACTS["gallery"]) as file:
+        with self.files.write(results / ARTIFACTS["gallery"]) as file:
             written = transfer.export(self.gallery, gallery_id, file, meter.update)
         return {
             "artifacts": ["gallery"],
@@ -60,8 +60,8 @@ class GalleryJobs:
 
     def _evaluate(self, gallery_id: str, results: Path, meter: Meter) -> Mapping[str, Any]:
         document = evaluate(self.gallery, gallery_id, tell=meter.update).document()
-        self.disk.put(results / ARTIFACTS["evaluation"], json.dumps(document, indent=1).encode())
-        self.disk.put(results / ARTIFACTS["chart"], evaluation_svg(document).encode())
+        self.files.put(results / ARTIFACTS["evaluation"], json.dumps(document, indent=1).encode())
+        self.files.put(results / ARTIFACTS["chart"], evaluation_svg(document).encode())
         shown = {key: value for key, value in document.items() if key not in ("histograms", "look_alikes")}
         return {"artifacts": ["evaluation", "chart"], **shown}
 
@@ -76,7 +76,7 @@ class GalleryJobs:
             canceled=canceled,
             **params,
         )
-        self.disk.put(results / ARTIFACTS["comparison"], json.dumps(done, indent=1).encode())
+        self.files.put(results / ARTIFACTS["comparison"], json.dumps(done, indent=1).encode())
         return {"artifacts": ["comparison"], **done}
 
     def clean(self, job: Job, folder: Path) -> None:

@@ -18,7 +18,7 @@ from sphereid.jobs.types import Job
 from sphereid.jobs.video import RESULTS, UPLOAD
 from sphereid.progress import Canceled, Meter, Report
 from sphereid.recognition.models import Models
-from sphereid.storage.encrypted_files import PLAIN, Disk
+from sphereid.storage.encrypted_files import PLAIN, EncryptedFiles
 
 KIND: Final = "import"
 ARTIFACTS: Final[Mapping[str, str]] = {"report": "report.json", "report_csv": "report.csv"}
@@ -33,16 +33,16 @@ class ImportJobs:
     models: Models
     gallery: GalleryService
     limits: DecodeLimits
-    disk: Disk = PLAIN
+    files: EncryptedFiles = PLAIN
     workers: int = 1
 
     def __call__(self, job: Job, folder: Path, report: Report, canceled: Canceled) -> Mapping[str, Any]:
         """Import the upload. `Job.result` has the counts; the artifacts say it of every file."""
         params = dict(job.params)
         gallery_id = params.pop("gallery")
-        if is_parquet(folder / UPLOAD, self.disk):
+        if is_parquet(folder / UPLOAD, self.files):
             meter = Meter(KIND, None, report, canceled)
-            with self.disk.read(folder / UPLOAD) as file:
+            with self.files.read(folder / UPLOAD) as file:
                 done = transfer.restore(self.gallery, gallery_id, file, meter.update)
             counts = {"identities": done.identities, "enrolled": done.enrolled, "present": done.present}
             return {"artifacts": [], **counts}
@@ -62,9 +62,9 @@ class ImportJobs:
     ) -> Mapping[str, Any]:
         results = folder / RESULTS
         results.mkdir(exist_ok=True)
-        journal = Journal(results / _JOURNAL, self.disk)
+        journal = Journal(results / _JOURNAL, self.files)
         try:
-            with open_source(folder / UPLOAD, archive=True, disk=self.disk) as source:
+            with open_source(folder / UPLOAD, archive=True, files=self.files) as source:
                 summary = import_photographs(
                     source,
                     model.alone,
@@ -92,7 +92,7 @@ class ImportJobs:
                 shutil.rmtree(folder / RESULTS)
 
 
-def is_parquet(file: Path, disk: Disk = PLAIN) -> bool:
+def is_parquet(file: Path, files: EncryptedFiles = PLAIN) -> bool:
     """Whether a file begins as Parquet files do."""
-    with disk.read(file) as opened:
+    with files.read(file) as opened:
         return opened.read(4) == b"PAR1"

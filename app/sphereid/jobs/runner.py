@@ -16,7 +16,7 @@ from sphereid.jobs.errors import JobNotFoundError, JobsFullError
 from sphereid.jobs.store import JobStore
 from sphereid.jobs.types import Failure, Job, JobHandler
 from sphereid.progress import Progress
-from sphereid.storage.encrypted_files import PLAIN, Disk, settle
+from sphereid.storage.encrypted_files import PLAIN, EncryptedFiles, settle
 
 MAX_ATTEMPTS: Final = 3
 """A job that took the whole process with it so often is not begun again."""
@@ -37,11 +37,11 @@ class JobRunner:
         *,
         max_waiting: int = 16,
         keep: timedelta | None = None,
-        disk: Disk = PLAIN,
+        files: EncryptedFiles = PLAIN,
     ) -> None:
         """root: the folder of all jobs. handlers: by kind. max_waiting: jobs that may wait beyond the running
-        one. keep: how long finished jobs stay (None: until they are deleted). disk: opens their files."""
-        self.disk = disk
+        one. keep: how long finished jobs stay (None: until they are deleted). files: opens their files."""
+        self.files = files
         self._store = JobStore(root)
         self._handlers = dict(handlers)
         self._max_waiting = max_waiting
@@ -56,7 +56,7 @@ class JobRunner:
 
     def start(self) -> None:
         """Load the jobs of earlier and begin to work."""
-        settle(self._store.root, self.disk)  # a change of the key
+        settle(self._store.root, self.files)  # a change of the key
         with self._lock:
             for job in self._store.load():
                 if not job.final:

@@ -12,8 +12,8 @@ from sphereid.inference.models import Model
 from sphereid.jobs.types import Job
 from sphereid.progress import Canceled, Report
 from sphereid.recognition.models import Models, impostor_calibration
-from sphereid.storage.encrypted_files import PLAIN, Disk
-from sphereid.video import files
+from sphereid.storage.encrypted_files import PLAIN, EncryptedFiles
+from sphereid.video import files as file_names
 from sphereid.video.inbox import Inbox
 from sphereid.video.matcher import GalleryMatcher
 from sphereid.video.tracks import Links
@@ -23,12 +23,12 @@ KIND: Final = "video"
 UPLOAD: Final = "upload"
 RESULTS: Final = "results"
 ARTIFACTS: Final[Mapping[str, str]] = {
-    "tracks": files.TRACKS,
-    "csv": files.TABLE,
-    "timeline": files.TIMELINE,
-    "vtt": files.CAPTIONS,
-    "frames": files.FRAMES,
-    "video": files.VIDEO,
+    "tracks": file_names.TRACKS,
+    "csv": file_names.TABLE,
+    "timeline": file_names.TIMELINE,
+    "vtt": file_names.CAPTIONS,
+    "frames": file_names.FRAMES,
+    "video": file_names.VIDEO,
 }
 """What a finished job offers, and the file behind each."""
 
@@ -39,7 +39,7 @@ class VideoJobs:
 
     models: Models
     gallery: GalleryService
-    disk: Disk = PLAIN
+    files: EncryptedFiles = PLAIN
     workers: int = 1
 
     def __call__(self, job: Job, folder: Path, report: Report, canceled: Canceled) -> Mapping[str, Any]:
@@ -66,7 +66,7 @@ class VideoJobs:
             inbox=Inbox(self.gallery, gallery_id, model.contract, job.name[:300]),
             about=matcher.about(),
             name=job.name,
-            disk=self.disk,
+            files=self.files,
             report=report,
             canceled=canceled,
         )

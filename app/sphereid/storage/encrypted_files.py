@@ -19,7 +19,7 @@ GROWING: Final = frozenset({"journal.jsonl", "analysis.part"})
 
 
 @dataclass(frozen=True, slots=True)
-class Disk:
+class EncryptedFiles:
     """Opens files of one folder tree. A file that was written before there was a key is read as it is.
 
     vault: encrypts what is written, whole files and single lines; None leaves everything plain. Every method
@@ -78,10 +78,10 @@ class Disk:
         return self.vault.open(base64.b64decode(text[1:], validate=True))
 
 
-PLAIN: Final = Disk()
+PLAIN: Final = EncryptedFiles()
 
 
-def rewrite(folder: Path, old: Disk, new: Disk) -> None:
+def rewrite(folder: Path, old: EncryptedFiles, new: EncryptedFiles) -> None:
     """Write every file under `folder` once more, beside itself, as `new` writes it; `settle` lets those take
     over that fit the key in use. Files that grow by lines are rewritten line by line."""
     for path in _files(folder):
@@ -94,12 +94,12 @@ def rewrite(folder: Path, old: Disk, new: Disk) -> None:
                 shutil.copyfileobj(whole, copy, 1 << 20)
 
 
-def settle(folder: Path, disk: Disk) -> None:
+def settle(folder: Path, files: EncryptedFiles) -> None:
     """End a `rewrite` that was completed or broken off: files under the key in use stay, others go."""
     if not folder.is_dir():
         return
     for path in sorted(folder.rglob(f"*{_ROTATED}")):
-        if _opens(path, disk):
+        if _opens(path, files):
             path.replace(path.with_name(path.name.removesuffix(_ROTATED)))
         else:
             path.unlink()
@@ -115,18 +115,18 @@ def _grows(path: Path) -> bool:
     return path.name.removesuffix(_ROTATED) in GROWING
 
 
-def _opens(path: Path, disk: Disk) -> bool:
-    """Whether a file is as `disk` would have written it."""
+def _opens(path: Path, files: EncryptedFiles) -> bool:
+    """Whether a file is as `files` would have written it."""
     try:
         if _grows(path):
             with path.open("rb") as lines:
                 first = lines.readline()
             if not first:
                 return True
-            return first.startswith(_MARK) == (disk.vault is not None) and bool(disk.content(first))
-        if is_sealed(path) != (disk.vault is not None):
+            return first.startswith(_MARK) == (files.vault is not None) and bool(files.content(first))
+        if is_sealed(path) != (files.vault is not None):
             return False
-        disk.read(path).close()
+        files.read(path).close()
     except (StorageError, ValueError):
         return False
     return True

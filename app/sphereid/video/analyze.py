@@ -13,7 +13,7 @@ import numpy as np
 from sphereid.faces.pipeline import AnalyzedFace, FacePipeline
 from sphereid.faces.types import FloatArray, RGBImage
 from sphereid.progress import Canceled, Meter, Report
-from sphereid.storage.encrypted_files import PLAIN, Disk
+from sphereid.storage.encrypted_files import PLAIN, EncryptedFiles
 from sphereid.video.inbox import BestFaces
 from sphereid.video.spool import AnalyzedFrame, Spool
 from sphereid.video.tracker import FaceTracker
@@ -94,7 +94,7 @@ def analyze(
     crops: Path,
     *,
     best: BestFaces | None = None,
-    disk: Disk = PLAIN,
+    files: EncryptedFiles = PLAIN,
     report: Report | None = None,
     canceled: Canceled | None = None,
 ) -> int:
@@ -114,7 +114,7 @@ def analyze(
         sightings = None
         if searched is not None:
             sightings = analyzer.observe(picture.time, searched)
-            _keep_best(searched.image, sightings, saved, crops, disk)
+            _keep_best(searched.image, sightings, saved, crops, files)
             if best is not None:
                 best.offer(searched.image, [face.face for face in searched.faces], sightings)
         spool.append(AnalyzedFrame(picture.index, picture.time, sightings))
@@ -156,14 +156,18 @@ def _searched(
 
 
 def _keep_best(
-    image: RGBImage, sightings: tuple[Sighting, ...], saved: dict[int, float], folder: Path, disk: Disk
+    image: RGBImage,
+    sightings: tuple[Sighting, ...],
+    saved: dict[int, float],
+    folder: Path,
+    files: EncryptedFiles,
 ) -> None:
     """Write a sighting that is clearly better than what its part has."""
     for sighting in sightings:
         if sighting.quality > 1.05 * saved.get(sighting.part, -1.0):
             saved[sighting.part] = sighting.quality
             _, picture = cv2.imencode(".jpg", cv2.cvtColor(_cut(image, sighting.box), cv2.COLOR_RGB2BGR))
-            disk.put(folder / f"{sighting.part}.jpg", picture.tobytes())
+            files.put(folder / f"{sighting.part}.jpg", picture.tobytes())
 
 
 def _cut(image: RGBImage, box: Box) -> RGBImage:

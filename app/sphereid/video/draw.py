@@ -10,7 +10,7 @@ import numpy as np
 from sphereid.faces.annotate import Mark, annotate, label_tile
 from sphereid.faces.types import RGBImage
 from sphereid.gallery.types import Identity
-from sphereid.storage.encrypted_files import PLAIN, Disk
+from sphereid.storage.encrypted_files import PLAIN, EncryptedFiles
 from sphereid.video.colors import OUTLIER, rgb
 from sphereid.video.segments import Segment
 from sphereid.video.types import Shown
@@ -49,7 +49,7 @@ def write_timeline(
     colors: Mapping[str, str],
     *,
     width: int = 1200,
-    disk: Disk = PLAIN,
+    files: EncryptedFiles = PLAIN,
 ) -> None:
     """Write a PNG with a row of bars for each person over the video's seconds; outliers share the last."""
     present: dict[str | None, float] = {}
@@ -81,7 +81,7 @@ def write_timeline(
         color = OUTLIER if segment.identity is None else colors[segment.identity]
         picture[y + 6 : y + _ROW - 6, x0:x1] = rgb(color)
     _, encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    disk.put(path, encoded.tobytes())
+    files.put(path, encoded.tobytes())
 
 
 def _name(who: str | None, identities: Mapping[str, Identity]) -> str:

@@ -14,7 +14,7 @@ from sphereid.faces.types import Face, FloatArray, RGBImage
 from sphereid.gallery.service import GalleryService
 from sphereid.gallery.types import NewFace
 from sphereid.recognition.quality_gate import gate
-from sphereid.storage.encrypted_files import PLAIN, Disk
+from sphereid.storage.encrypted_files import PLAIN, EncryptedFiles
 from sphereid.storage.errors import StorageError
 from sphereid.video.types import Sighting
 
@@ -85,10 +85,10 @@ class BestFaces:
     The folder holds faces and embeddings: `clear` it. Faces too small for the inbox are left out.
     """
 
-    def __init__(self, folder: Path, disk: Disk = PLAIN) -> None:
+    def __init__(self, folder: Path, files: EncryptedFiles = PLAIN) -> None:
         """Goes on with what an interrupted analysis left in the folder."""
         self._folder = folder
-        self._disk = disk
+        self._files = files
         folder.mkdir(exist_ok=True)
         self._quality = {int(path.stem): self._read(path).quality for path in folder.glob("*.npz")}
 
@@ -114,12 +114,12 @@ class BestFaces:
     def _write(self, part: int, face: UnknownFace) -> None:
         path = self._path(part)
         half = path.with_suffix(".part")
-        with self._disk.write(half) as file:
+        with self._files.write(half) as file:
             crop = np.frombuffer(face.crop, np.uint8)
             np.savez(file, vector=face.vector, numbers=np.array([face.quality, face.score]), crop=crop)
         half.replace(path)
 
     def _read(self, path: Path) -> UnknownFace:
-        with self._disk.read(path) as file, np.load(file) as kept:
+        with self._files.read(path) as file, np.load(file) as kept:
             quality, score = (float(number) for number in kept["numbers"])
             return UnknownFace(kept["vector"], quality, score, kept["crop"].tobytes())

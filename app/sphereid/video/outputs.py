@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sphereid.gallery.types import Identity
-from sphereid.storage.encrypted_files import PLAIN, Disk
+from sphereid.storage.encrypted_files import PLAIN, EncryptedFiles
 from sphereid.video.segments import Segment
 from sphereid.video.types import Shown, ShownFrame
 
@@ -73,21 +73,21 @@ def people(
     return sorted(answer, key=lambda person: (-person["seconds"], person["id"]))
 
 
-def write_json(path: Path, content: Mapping[str, Any], disk: Disk = PLAIN) -> None:
+def write_json(path: Path, content: Mapping[str, Any], files: EncryptedFiles = PLAIN) -> None:
     """Write UTF-8 JSON that people can read."""
-    disk.put(path, (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode())
+    files.put(path, (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode())
 
 
-def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], disk: Disk = PLAIN) -> None:
+def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], files: EncryptedFiles = PLAIN) -> None:
     """Write rows under a header line. Text that a spreadsheet would take for a formula gets an apostrophe."""
-    with disk.write_text(path) as file:
+    with files.write_text(path) as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for row in rows:
             writer.writerow({key: _harmless(value) for key, value in row.items()})
 
 
-def write_vtt(path: Path, rows: Iterable[Mapping[str, Any]], disk: Disk = PLAIN) -> None:
+def write_vtt(path: Path, rows: Iterable[Mapping[str, Any]], files: EncryptedFiles = PLAIN) -> None:
     """Write WebVTT cues with the names on screen; outliers get none."""
     named = [row for row in rows if row["identity"] is not None]
     blocks = ["WEBVTT"]
@@ -96,12 +96,12 @@ def write_vtt(path: Path, rows: Iterable[Mapping[str, Any]], disk: Disk = PLAIN)
         f"{html.escape(' '.join(str(row['name']).split()), quote=False)}"
         for row in named
     ]
-    disk.put(path, ("\n\n".join(blocks) + "\n").encode())
+    files.put(path, ("\n\n".join(blocks) + "\n").encode())
 
 
-def write_frames(path: Path, frames: Iterable[ShownFrame], disk: Disk = PLAIN) -> None:
+def write_frames(path: Path, frames: Iterable[ShownFrame], files: EncryptedFiles = PLAIN) -> None:
     """Write one JSON line a frame: index, seconds, and the faces shown in it."""
-    with disk.write_text(path) as file:
+    with files.write_text(path) as file:
         for frame in frames:
             faces = [
                 {
@@ -118,9 +118,9 @@ def write_frames(path: Path, frames: Iterable[ShownFrame], disk: Disk = PLAIN) -
             file.write(json.dumps(row, separators=(",", ":")) + "\n")
 
 
-def read_frames(path: Path, disk: Disk = PLAIN) -> Iterator[ShownFrame]:
+def read_frames(path: Path, files: EncryptedFiles = PLAIN) -> Iterator[ShownFrame]:
     """What `write_frames` wrote."""
-    with disk.read_text(path) as file:
+    with files.read_text(path) as file:
         for line in file:
             row = json.loads(line)
             faces = tuple(Shown(**{**face, "box": tuple(face["box"])}) for face in row["faces"])

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sphereid.faces.pipeline import FacePipeline
 from sphereid.progress import Canceled, Report
-from sphereid.storage.encrypted_files import PLAIN, Disk
+from sphereid.storage.encrypted_files import PLAIN, EncryptedFiles
 from sphereid.video import outputs
 from sphereid.video.analyze import FrameAnalyzer, analyze
 from sphereid.video.colors import assign_colors
@@ -56,7 +56,7 @@ def process_video(
     inbox: Inbox | None = None,
     about: Mapping[str, Any] | None = None,
     name: str | None = None,
-    disk: Disk = PLAIN,
+    files: EncryptedFiles = PLAIN,
     report: Report | None = None,
     canceled: Canceled | None = None,
 ) -> VideoResult:
@@ -64,7 +64,7 @@ def process_video(
 
     links: how alike faces of one track must be (None: defaults that suit no model in particular). inbox: gets
     the best face of each track that stays unknown, where it is open.
-    disk: opens the source and all that is written.
+    files: opens the source and all that is written.
     about: goes into `tracks.json` as it is (the gallery and its revision, say). name: of the video there
     (default: the file's). Called again with the same arguments after it was interrupted, it goes on where
     the first pass stopped. Memory does not grow with the video's length but for about a kilobyte a track.
@@ -80,36 +80,42 @@ def process_video(
         **{key: value for key, value in asdict(options).items() if key not in ("annotate", "workers")},
     }
     with ExitStack() as open_files:
-        reader = open_files.enter_context(VideoReader(source, disk=disk))
+        reader = open_files.enter_context(VideoReader(source, files=files))
         crops.mkdir(parents=True, exist_ok=True)  # only now: what is no video leaves no folder behind
-        spool = open_files.enter_context(Spool(work, header, disk))
+        spool = open_files.enter_context(Spool(work, header, files))
         if not spool.resumed:  # what is left was found by another model, or with other options
             shutil.rmtree(folder / _FACES, ignore_errors=True)
             for crop in crops.glob("[0-9]*.jpg"):
                 crop.unlink()
-        best = BestFaces(folder / _FACES, disk) if inbox is not None and inbox.open else None
+        best = BestFaces(folder / _FACES, files) if inbox is not None and inbox.open else None
         count = analyze(
-            reader, analyzer, spool, options, crops, best=best, disk=disk, report=report, canceled=canceled
+            reader, analyzer, spool, options, crops, best=best, files=files, report=report, canceled=canceled
         )
         info, truncated = reader.info, reader.truncated
         analyzed = monotonic()
-        verdicts = _decide(analyzer, spool, options, matcher, folder / FRAMES, disk)
+        verdicts = _decide(analyzer, spool, options, matcher, folder / FRAMES, files)
     decided = monotonic()
-    found = segments(outputs.read_frames(folder / FRAMES, disk), 1 / info.rate, verdicts)
+    found = segments(outputs.read_frames(folder / FRAMES, files), 1 / info.rate, verdicts)
     identities = matcher.identities(sorted({s.identity for s in found if s.identity is not None}))
     missing = {s.identity for s in found if s.identity is not None} - set(identities)
     colors = assign_colors(identities.values()) | dict.fromkeys(missing, "#607d8b")
     duration = max([info.duration or 0.0, *(s.end for s in found)])
     people = outputs.people(found, identities, colors)
     rows = list(outputs.rows(found, identities, crops))
-    outputs.write_csv(folder / TABLE, rows, disk)
-    outputs.write_vtt(folder / CAPTIONS, rows, disk)
-    write_timeline(folder / TIMELINE, found, duration, identities, colors, disk=disk)
+    outputs.write_csv(folder / TABLE, rows, files)
+    outputs.write_vtt(folder / CAPTIONS, rows, files)
+    write_timeline(folder / TIMELINE, found, duration, identities, colors, files=files)
     if options.annotate:
         names = {identity.id: identity.name for identity in identities.values()}
-        shown = outputs.read_frames(folder / FRAMES, disk)
+        shown = outputs.read_frames(folder / FRAMES, files)
         render(
-            source, folder / VIDEO, shown, Painter(names, colors), disk=disk, report=report, canceled=canceled
+            source,
+            folder / VIDEO,
+            shown,
+            Painter(names, colors),
+            files=files,
+            report=report,
+            canceled=canceled,
         )
     finished = monotonic()
     seconds = {
@@ -137,7 +143,7 @@ def process_video(
             "people": people,
             "tracks": rows,
         },
-        disk,
+        files,
     )
     kept = 0
     if inbox is not None and best is not None:
@@ -163,13 +169,18 @@ def _unknown(
 
 
 def _decide(
-    analyzer: FrameAnalyzer, spool: Spool, options: VideoOptions, matcher: Matcher, target: Path, disk: Disk
+    analyzer: FrameAnalyzer,
+    spool: Spool,
+    options: VideoOptions,
+    matcher: Matcher,
+    target: Path,
+    files: EncryptedFiles,
 ) -> dict[int, Verdict] | None:
     """Write the frames with their names to `target`; the verdicts of the parts in `tracks` mode."""
     parts, merged = analyzer.book.merged()
     if options.mode == "per_frame":
-        outputs.write_frames(target, show_faces(spool.frames(), merged, matcher), disk)
+        outputs.write_frames(target, show_faces(spool.frames(), merged, matcher), files)
         return None
     verdicts = decide_parts(parts, pairs_after(analyzer.book.together, merged), matcher)
-    outputs.write_frames(target, show_tracks(spool.frames(), merged, verdicts), disk)
+    outputs.write_frames(target, show_tracks(spool.frames(), merged, verdicts), files)
     return verdicts

@@ -16,7 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from sphereid.faces.types import RGBImage
-from sphereid.storage.encrypted_files import PLAIN, Disk
+from sphereid.storage.encrypted_files import PLAIN, EncryptedFiles
 from sphereid.video.errors import VideoError
 
 MAX_PIXELS: Final = 40_000_000
@@ -67,8 +67,8 @@ class VideoReader:
     could not be decoded.
     """
 
-    def __init__(self, path: Path, name: str | None = None, disk: Disk = PLAIN) -> None:
-        """name: of the file in messages (default: as it is on disk). disk: what opens the file.
+    def __init__(self, path: Path, name: str | None = None, files: EncryptedFiles = PLAIN) -> None:
+        """name: of the file in messages (default: as it is on disk). files: what opens the file.
 
         Raises VideoError when nothing can be read from the file, FileNotFoundError when there is none.
         """
@@ -76,7 +76,7 @@ class VideoReader:
         if path.stat().st_size == 0:
             raise VideoError("video_empty", f"{name} has no bytes: the upload or recording never finished")
         try:
-            self._container = _open(path, disk)
+            self._container = _open(path, files)
         except (av.FFmpegError, ValueError) as error:
             raise VideoError(
                 "video_unreadable",
@@ -86,7 +86,7 @@ class VideoReader:
         try:
             self.stream = _picture_stream(self._container, name)
             self.stream.thread_type = "AUTO"
-            self.info = _info(self._container, self.stream, name, _rotation(path, disk, self.stream.index))
+            self.info = _info(self._container, self.stream, name, _rotation(path, files, self.stream.index))
         except BaseException:
             self._container.close()
             raise
@@ -200,17 +200,17 @@ def _info(container: InputContainer, stream: VideoStream, name: str, rotation: i
     )
 
 
-def _open(path: Path, disk: Disk) -> InputContainer:
-    source = str(path) if disk.plain(path) else disk.read(path)  # FFmpeg's own way of reading is faster
+def _open(path: Path, files: EncryptedFiles) -> InputContainer:
+    source = str(path) if files.plain(path) else files.read(path)  # FFmpeg's own way of reading is faster
     return av.open(source, mode="r", metadata_errors="replace")
 
 
-def _rotation(path: Path, disk: Disk, stream: int) -> int:
+def _rotation(path: Path, files: EncryptedFiles, stream: int) -> int:
     """The rotation tag in degrees, which hangs on decoded frames. The file is opened once more for it: one
     that is rewound begins at its first key frame, and sound from before that is lost."""
     with (
         contextlib.suppress(av.FFmpegError, StopIteration),
-        _open(path, disk) as container,
+        _open(path, files) as container,
     ):
         frame = next(container.decode(container.streams[stream]))
         return frame.rotation if isinstance(frame, VideoFrame) else 0

@@ -16,7 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from sphereid.progress import Canceled, Meter, Report
-from sphereid.storage.encrypted_files import PLAIN, Disk
+from sphereid.storage.encrypted_files import PLAIN, EncryptedFiles
 from sphereid.video.draw import Painter
 from sphereid.video.errors import VideoError
 from sphereid.video.reader import VideoPicture, VideoReader
@@ -35,7 +35,7 @@ def render(
     frames: Iterable[ShownFrame],
     painter: Painter,
     *,
-    disk: Disk = PLAIN,
+    files: EncryptedFiles = PLAIN,
     report: Report | None = None,
     canceled: Canceled | None = None,
 ) -> None:
@@ -46,9 +46,9 @@ def render(
     """
     part = target.with_name(target.name + ".part")
     try:
-        with VideoReader(source, disk=disk) as reader:
+        with VideoReader(source, files=files) as reader:
             meter = Meter("render", reader.info.frames, report, canceled)
-            with _begin(part, disk) as container:
+            with _begin(part, files) as container:
                 _copy(reader, container, iter(frames), painter, meter)
         part.replace(target)
     except (av.FFmpegError, OSError) as error:
@@ -62,15 +62,15 @@ def render(
 
 
 @contextmanager
-def _begin(part: Path, disk: Disk) -> Iterator[OutputContainer]:
+def _begin(part: Path, files: EncryptedFiles) -> Iterator[OutputContainer]:
     """The index goes in front of the pictures, so that a browser can start before all has come. For that
     FFmpeg reads its file once more; of an encrypted one it stays behind, and browsers ask for it first."""
-    if disk.vault is None:
+    if files.vault is None:
         options = {"movflags": "+faststart"}
         with av.open(str(part), mode="w", format="mp4", container_options=options) as container:
             yield container
     else:
-        with disk.write(part) as file, av.open(file, mode="w", format="mp4") as container:
+        with files.write(part) as file, av.open(file, mode="w", format="mp4") as container:
             yield container
 
 

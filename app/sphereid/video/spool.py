@@ -11,7 +11,7 @@ from typing import IO, Any, Self
 
 import numpy as np
 
-from sphereid.storage.encrypted_files import PLAIN, Disk
+from sphereid.storage.encrypted_files import PLAIN, EncryptedFiles
 from sphereid.storage.errors import StorageError
 from sphereid.video.types import Sighting
 
@@ -28,20 +28,20 @@ class AnalyzedFrame:
 class Spool:
     """Appends frames to a file whose first line says what they belong to. It holds embeddings: delete it."""
 
-    def __init__(self, path: Path, header: Mapping[str, Any], disk: Disk = PLAIN) -> None:
+    def __init__(self, path: Path, header: Mapping[str, Any], files: EncryptedFiles = PLAIN) -> None:
         """Goes on with the file at `path` when its header is the same, begins it anew otherwise; `resumed`
         says which."""
         self.path = path
-        self._disk = disk
+        self._files = files
         self._flushed = monotonic()
         expected = json.dumps(header, sort_keys=True).encode()
-        self.resumed = _resumable(path, expected, disk)
+        self.resumed = _resumable(path, expected, files)
         if self.resumed:
             os.truncate(path, _last_line_end(path))
             self._file: IO[bytes] = path.open("ab")
         else:
             self._file = path.open("wb")
-            self._file.write(disk.line(expected))
+            self._file.write(files.line(expected))
 
     def __enter__(self) -> Self:
         return self
@@ -54,7 +54,7 @@ class Spool:
         row: dict[str, Any] = {"i": frame.index, "t": frame.time}
         if frame.sightings is not None:
             row["faces"] = [_row(sighting) for sighting in frame.sightings]
-        self._file.write(self._disk.line(json.dumps(row, separators=(",", ":")).encode()))
+        self._file.write(self._files.line(json.dumps(row, separators=(",", ":")).encode()))
         if monotonic() - self._flushed > 1.0:
             self.flush()
 
@@ -69,7 +69,7 @@ class Spool:
         with self.path.open("rb") as file:
             next(file)
             for line in file:
-                row = json.loads(self._disk.content(line))
+                row = json.loads(self._files.content(line))
                 faces = row.get("faces")
                 sightings = None if faces is None else tuple(_sighting(face) for face in faces)
                 yield AnalyzedFrame(row["i"], row["t"], sightings)
@@ -93,13 +93,13 @@ def _sighting(row: list[Any]) -> Sighting:
     return Sighting((left, top, right, bottom), score, quality, chain, part, vector)
 
 
-def _resumable(path: Path, header: bytes, disk: Disk) -> bool:
+def _resumable(path: Path, header: bytes, files: EncryptedFiles) -> bool:
     if not path.is_file():
         return False
     with path.open("rb") as file:
         first = file.readline()
     try:
-        return first.endswith(b"\n") and disk.content(first) == header
+        return first.endswith(b"\n") and files.content(first) == header
     except (ValueError, StorageError):
         return False
 

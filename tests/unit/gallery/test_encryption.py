@@ -17,7 +17,7 @@ from sphereid.gallery.service import GalleryService
 from sphereid.gallery.store.backup import restore
 from sphereid.gallery.store.database import Database
 from sphereid.gallery.types import GalleryRules
-from sphereid.storage.encrypted_files import Disk, rewrite, settle
+from sphereid.storage.encrypted_files import EncryptedFiles, rewrite, settle
 from sphereid.storage.errors import StorageError
 from sphereid.storage.vault import OVERHEAD, SealedFile, Vault
 
@@ -252,19 +252,19 @@ def test_files_of_jobs_change_their_key(
     tmp_path: Path, before: bytes | None, after: bytes | None, committed: bool
 ) -> None:
     """A change that is broken off leaves what fits the key that the database has."""
-    old, new = (Disk(None if key is None else Vault(key)) for key in (before, after))
+    old, new = (EncryptedFiles(None if key is None else Vault(key)) for key in (before, after))
     folder = tmp_path / "job"
     (folder / "results").mkdir(parents=True)
     old.put(folder / "upload", b"a video")
     (folder / "results" / "journal.jsonl").write_bytes(old.line(b'{"a": 1}') + old.line(b'{"b": 2}') + b"ha")
     rewrite(tmp_path, old, new)
-    disk = new if committed else old
-    settle(tmp_path, disk)
-    with disk.read(folder / "upload") as file:
+    files = new if committed else old
+    settle(tmp_path, files)
+    with files.read(folder / "upload") as file:
         assert file.read() == b"a video"
     lines = (folder / "results" / "journal.jsonl").read_bytes().splitlines(keepends=True)
-    assert [disk.content(line) for line in lines[:2]] == [b'{"a": 1}', b'{"b": 2}']
-    assert (b"a video" in (folder / "upload").read_bytes()) == (disk.vault is None)
+    assert [files.content(line) for line in lines[:2]] == [b'{"a": 1}', b'{"b": 2}']
+    assert (b"a video" in (folder / "upload").read_bytes()) == (files.vault is None)
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["journal.jsonl", "upload"]
 
 

@@ -41,7 +41,7 @@ async def import_gallery(gallery: GalleryId, parts: PartsDep, context: ContextDe
     why it was left out. A job that the service's end interrupted goes on; a photograph that is enrolled
     already is not enrolled twice.
     """
-    disk = parts.jobs.disk
+    files = parts.jobs.files
     job_id, folder = await anyio.to_thread.run_sync(parts.jobs.reserve)
     submitted = False
     try:
@@ -52,17 +52,17 @@ async def import_gallery(gallery: GalleryId, parts: PartsDep, context: ContextDe
             field="file",
             max_bytes=context.limits.import_bytes,
             patience=context.limits.body_timeout,
-            disk=disk,
+            files=files,
             too_large="file_too_large",
         )
         options = checked(ImportOptions, saved)
 
         def check() -> None:
-            if imports.is_parquet(folder / UPLOAD, disk):
-                with disk.read(folder / UPLOAD) as file:
+            if imports.is_parquet(folder / UPLOAD, files):
+                with files.read(folder / UPLOAD) as file:
                     transfer.read_header(file)
             else:
-                with open_source(folder / UPLOAD, archive=True, disk=disk):
+                with open_source(folder / UPLOAD, archive=True, files=files):
                     pass
 
         await anyio.to_thread.run_sync(check)

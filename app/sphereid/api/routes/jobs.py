@@ -176,6 +176,6 @@ async def get_result(
         return path, f"{stem}.{path.name}"
 
     path, name = await anyio.to_thread.run_sync(find)
-    if not await anyio.to_thread.run_sync(parts.jobs.disk.plain, path):
-        return await sealed_file(request, parts.jobs.disk, path, TYPES[path.suffix], name)
+    if not await anyio.to_thread.run_sync(parts.jobs.files.plain, path):
+        return await sealed_file(request, parts.jobs.files, path, TYPES[path.suffix], name)
     return FileResponse(path, media_type=TYPES[path.suffix], filename=name, content_disposition_type="inline")

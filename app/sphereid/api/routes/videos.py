@@ -9,7 +9,7 @@ from sphereid.api.dependencies import ContextDep, OnceDep, PartsDep, problems
 from sphereid.api.schemas.jobs import Job, VideoOptions, shown
 from sphereid.api.upload import checked, form, save_upload
 from sphereid.jobs.video import KIND, UPLOAD
-from sphereid.storage.encrypted_files import Disk
+from sphereid.storage.encrypted_files import EncryptedFiles
 
 router = APIRouter(prefix="/v1/videos", tags=["videos and jobs"])
 
@@ -35,11 +35,11 @@ async def analyze_video(parts: PartsDep, context: ContextDep, once: OnceDep) -> 
             field="video",
             max_bytes=context.limits.video_bytes,
             patience=context.limits.body_timeout,
-            disk=parts.jobs.disk,
+            files=parts.jobs.files,
         )
         options = checked(VideoOptions, saved)
         await anyio.to_thread.run_sync(parts.gallery.get_gallery, options.gallery)
-        await anyio.to_thread.run_sync(_check, folder / UPLOAD, saved.name, parts.jobs.disk)
+        await anyio.to_thread.run_sync(_check, folder / UPLOAD, saved.name, parts.jobs.files)
 
         def submit() -> Job:
             nonlocal submitted
@@ -59,8 +59,8 @@ async def analyze_video(parts: PartsDep, context: ContextDep, once: OnceDep) -> 
                 await anyio.to_thread.run_sync(parts.jobs.discard, job_id)
 
 
-def _check(file: Path, name: str | None, disk: Disk) -> None:
+def _check(file: Path, name: str | None, files: EncryptedFiles) -> None:
     """Raises VideoError where the file holds no picture."""
     from sphereid.video.reader import VideoReader  # loads FFmpeg: not before a video comes
 
-    VideoReader(file, name, disk).close()
+    VideoReader(file, name, files).close()
