@@ -77,7 +77,7 @@ def test_the_served_model_is_level_and_its_checkpoint_as_trained(
     plain, leveled = (exported(trained, tmp_path / f"m{share:g}", share) for share in (0.0, 0.8))
     store = open_store(two_groups)
     backbone = network_of(checkpoint.load(trained))[0]
-    means = leveling.collection_means(backbone, store, "112x96", 20, Console(quiet=True))
+    means = level.collection_means(backbone, store, "112x96", 20, Console(quiet=True))
     assert set(means) == {"even", "odd"}
     crops = center_view(np.asarray(store.images[:30]), "112x96")
     expected = plain.embed(crops) @ leveling(np.array(list(means.values())), 0.8).T
@@ -98,7 +98,7 @@ def test_of_each_collection_as_many_people_that_were_not_held_out(
     looked_at = []
     monkeypatch.setattr(level, "embed", lambda _, crops: looked_at.append(crops) or np.eye(len(crops)))
     store = open_store(two_groups)
-    means = leveling.collection_means(torch.nn.Identity(), store, "112x96", 20, Console(quiet=True))
+    means = level.collection_means(torch.nn.Identity(), store, "112x96", 20, Console(quiet=True))
     crops = center_view(np.asarray(store.images), "112x96")
     (seen,) = looked_at
     rows = np.array([int(np.flatnonzero(np.all(crop == crops, axis=(1, 2, 3)))[0]) for crop in seen])
