@@ -43,7 +43,14 @@ def toy_graph(seed: int = 0) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def write_toy_model(models_dir: Path, name: str = "toy", *, seed: int = 0, calibrated: bool = True) -> Path:
+def write_toy_model(
+    models_dir: Path,
+    name: str = "toy",
+    *,
+    seed: int = 0,
+    calibrated: bool = True,
+    license_name: str = "MIT",
+) -> Path:
     """A model folder as the service loads it; returns the folder."""
     folder = models_dir / name
     folder.mkdir(parents=True)
@@ -63,7 +70,7 @@ def write_toy_model(models_dir: Path, name: str = "toy", *, seed: int = 0, calib
         embedding_size=SIZE,
         flip="sum",
         training_data="none: a random projection",
-        license="MIT",
+        license=license_name,
         calibration=calibration if calibrated else None,
         date=date(2026, 1, 1),
     )

@@ -15,7 +15,7 @@ BLOCK = """
 import importlib.abc, sys
 class Block(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "tensorflow", "training"):
+        if name.partition(".")[0] in ("torch", "tensorflow", "sphereid_training"):
             raise ImportError(f"{name} is not installed here")
 sys.meta_path.insert(0, Block())
 """

@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expec
 
 from tests.cameras import Camera, filming
 from tests.e2e.console.server import ROOT, serving
+from tests.toy import write_toy_model
 
 KEY = "correct-horse"
 PATIENCE_MS = 60_000  # a loaded machine takes its time
@@ -151,7 +152,9 @@ def server(chromium: str, camera_url: str, tmp_path_factory: pytest.TempPathFact
     }
     if "CONSOLE_SCREENSHOTS" in os.environ and any((ROOT / "models").glob("*/manifest.json")):
         environment["SPHEREID_MODELS_DIR"] = str(ROOT / "models")
-    with serving(tmp_path_factory.mktemp("console"), environment) as url:
+    folder = tmp_path_factory.mktemp("console")
+    write_toy_model(folder / "models", "toy-at-work", license_name="CC0-1.0")
+    with serving(folder, environment) as url:
         yield url
 
 

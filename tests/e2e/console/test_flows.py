@@ -309,6 +309,9 @@ def test_the_system_page_tells_what_runs(open_page: Opener, api: httpx.Client) -
     model = api.get("/v1/models").json()["models"][0]
     page = open_page("/#/system")
     expect(page.get_by_role("region", name="Model", exact=True)).to_contain_text(model["contract"])
+    licenses = page.get_by_role("region", name="Models and licenses")
+    expect(licenses.get_by_role("row", name="toy MIT")).to_be_visible()
+    expect(licenses.get_by_role("row", name="toy-at-work CC0-1.0")).to_be_visible()
     expect(page.locator(".counts")).to_contain_text("ready")
     expect(
         page.get_by_role("region", name="Calibration", exact=True).locator("polyline.curve")
