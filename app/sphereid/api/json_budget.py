@@ -15,7 +15,7 @@ _STRING_OR_MARK: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[,\[{\]}]', re.DOTALL
 
 
 def check_json(body: bytes) -> None:
-    """Raises Problem 413 where a document has more values, or is nested deeper, than any request needs.
+    """Raises Problem where a document has more values (413) or is nested deeper (422) than any request needs.
 
     Whether the bytes are JSON at all is left to the parser. Most documents pass by their number of commas and
     brackets; of others the strings are passed over, and the look ends with the first value too many.
@@ -36,4 +36,4 @@ def check_json(body: bytes) -> None:
                     "too_many_values", f"the document may hold at most {MOST_VALUES:,} items and members"
                 )
             if depth > MOST_NESTING:
-                raise Problem("too_many_values", f"the document may be nested at most {MOST_NESTING} deep")
+                raise Problem("invalid_request", f"the document may be nested at most {MOST_NESTING} deep")

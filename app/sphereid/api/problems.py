@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sphereid.errors import CodedError
+from sphereid.storage.errors import StorageFullError, is_full
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_SECONDS: Final = 1
@@ -69,6 +70,7 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "process_lost": (503, "The process that looked at the picture ended"),
     "shutting_down": (503, "The service is shutting down"),
     "storage_error": (503, "The gallery's storage cannot be used"),
+    "storage_full": (507, "No room is left for the data"),
 }
 
 _HIDDEN: Final[Mapping[str, str]] = {
@@ -103,6 +105,8 @@ def problem_of(error: Exception) -> Problem:
     if isinstance(error, CodedError):
         code = error.code if error.code in PROBLEMS else "internal_error"
         return Problem(code, None if code in _HIDDEN else str(error))
+    if isinstance(error, OSError) and is_full(error):
+        return problem_of(StorageFullError())
     if isinstance(error, RequestValidationError | ValidationError):
         return invalid(error.errors())
     if isinstance(error, HTTPException):
