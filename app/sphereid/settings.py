@@ -186,7 +186,8 @@ class Settings(BaseSettings):
     models_dir: Path = Field(default=Path("models"), description="Folder with one folder a model.")
     model: str | None = Field(
         default=None,
-        description="Folder name of the model to serve (default: the only one, else the first by name).",
+        description="Folder name of the model to serve (default: the only one, else the first by name, "
+        "installed ones last).",
     )
     provider: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
         default="auto",

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sphereid import __version__
-from sphereid.cli import audit, bulk, gallery, images, keys, serve, snapshot, tune, video, watch
+from sphereid.cli import audit, bulk, gallery, images, keys, models, serve, snapshot, tune, video, watch
 from sphereid.cli.terminal import FAILED, fail
 
 app = typer.Typer(
@@ -24,7 +24,6 @@ app.command()(images.enroll)
 app.command()(images.identify)
 app.command()(video.video)
 app.command()(watch.watch)
-app.command()(gallery.models)
 app.command()(tune.tune)
 app.command()(snapshot.snapshot)
 app.command()(snapshot.restore)
@@ -36,6 +35,7 @@ gallery.galleries.command("reembed")(bulk.reembed_gallery)
 app.add_typer(gallery.galleries, name="gallery")
 app.add_typer(gallery.galleries, name="galleries", hidden=True)
 app.add_typer(gallery.identities, name="identities")
+app.add_typer(models.models, name="models")
 app.add_typer(audit.audit, name="audit")
 
 

@@ -1,6 +1,5 @@
-"""`sphereid models`, `galleries` and `identities`."""
+"""`sphereid galleries` and `identities`."""
 
-import json
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -16,38 +15,6 @@ galleries = typer.Typer(
 identities = typer.Typer(help="List, merge and delete the people of a gallery.", no_args_is_help=True)
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-
-
-def models(as_json: AsJson = False) -> None:
-    """List the models in the models folder; the active one is marked."""
-    from sphereid.inference.loading import load_manifests, model_folder
-
-    settings = Settings()
-    active = model_folder(settings).name
-    found = load_manifests(settings)
-    if as_json:
-        for folder, manifest in found.items():
-            line = manifest.model_dump(mode="json", exclude={"calibration"})
-            line |= {"folder": folder, "active": folder == active, "contract": manifest.contract}
-            typer.echo(json.dumps(line))
-        return
-    table(
-        None,
-        ["", "model", "version", "size", "crop", "calibrated", "contract", "license"],
-        (
-            (
-                "*" if folder == active else "",
-                manifest.name,
-                manifest.version,
-                manifest.embedding_size,
-                manifest.template,
-                "no" if manifest.calibration is None else "yes",
-                manifest.contract,
-                manifest.license,
-            )
-            for folder, manifest in found.items()
-        ),
-    )
 
 
 @galleries.command("list")

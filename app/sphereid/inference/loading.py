@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sphereid.faces.errors import ModelError
 from sphereid.faces.manifest import MANIFEST_FILE, Manifest, load_manifest
+from sphereid.faces.published.catalog import PUBLISHED
 from sphereid.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,10 +35,12 @@ class Engine:
 
 
 def model_folders(models_dir: Path) -> list[Path]:
-    """The folders in `models_dir` that hold a manifest, by name."""
+    """The folders in `models_dir` that hold a manifest, by name, those that were installed last: whoever
+    installs a model has chosen none yet."""
     if not models_dir.is_dir():
         return []
-    return sorted(folder for folder in models_dir.iterdir() if (folder / MANIFEST_FILE).is_file())
+    found = (folder for folder in models_dir.iterdir() if (folder / MANIFEST_FILE).is_file())
+    return sorted(found, key=lambda folder: (folder.name in PUBLISHED, folder.name))
 
 
 def model_folder(settings: Settings) -> Path:

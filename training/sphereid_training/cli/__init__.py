@@ -207,6 +207,9 @@ def quantize(
     ] = 0,
     tune_faces: Annotated[int, typer.Option(min=32, help="Faces of the store to fine-tune on.")] = 10_000,
     tune_rate: Annotated[float, typer.Option(help="Adam's learning rate at its highest.")] = 5e-6,
+    ranges: Annotated[
+        Path | None, typer.Option(help="JSON to write the activations' ranges to, as shipped for dlib.")
+    ] = None,
     remeasure: Annotated[
         bool, typer.Option("--remeasure", help="Make nothing: measure the int8 file that is there.")
     ] = False,
@@ -239,6 +242,7 @@ def quantize(
         faces=faces,
         tuning=Tuning(tune, tune_rate) if tune else None,
         tune_faces=tune_faces,
+        ranges_file=ranges,
         remeasure=remeasure,
         percent=holdout_percent,
         cache=cache,

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 import typer
 
-DEFAULT_OUT: Final = Path("data/models/dlib-resnet")
+DEFAULT_OUT: Final = Path("data/models/dlib")
 
 
 def command(
@@ -24,7 +24,8 @@ def command(
     """Convert dlib's public-domain face descriptor.
 
     The service can load the result. Needs the extra `dlib` (package face-recognition-models), neither dlib
-    nor torch. Takes seconds. To serve the result: SPHEREID_MODELS_DIR=data/models sphereid serve
+    nor torch. Takes seconds. Without --store it writes what `sphereid models install dlib` does.
+    To serve the result: SPHEREID_MODELS_DIR=data/models sphereid serve
     """
     from sphereid_training.importers.dlib.convert import import_dlib
 

@@ -1,6 +1,7 @@
 """What `quantize` does: quantize, measure what it costs and gains, and put both beside the model."""
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from sphereid.faces.manifest import (
     read_model,
     save_manifest,
 )
+from sphereid.faces.quantization.qdq import prepare, quantize
 
 from sphereid_training.data.augment import center_view
 from sphereid_training.data.store import held_out, open_store
@@ -27,7 +29,7 @@ from sphereid_training.errors import TrainingError
 from sphereid_training.evaluation.inputs import bar, view_of
 from sphereid_training.export import card as cards
 from sphereid_training.quantize.measure import ENROLLED, OPEN_SET_FPIR, Compared, Cost, measure_cost
-from sphereid_training.quantize.static import Timing, measure_speed, prepare, quantize
+from sphereid_training.quantize.static import Timing, measure_ranges, measure_speed
 from sphereid_training.quantize.tune import Tuning, fine_tune
 
 
@@ -41,6 +43,7 @@ def quantize_model(
     faces: int,
     tuning: Tuning | None,
     tune_faces: int,
+    ranges_file: Path | None,
     remeasure: bool,
     percent: int,
     cache: Path | None,
@@ -51,7 +54,8 @@ def quantize_model(
 
     remeasure: keep the int8 file that is there, and measure it alone. store, faces, percent: so many random
     faces of it, none of held-out identities, calibrate the ranges. tuning, tune_faces: fine-tune the int8
-    weights on so many of them; None leaves them as they are rounded.
+    weights on so many of them; None leaves them as they are rounded. ranges_file: JSON to write the
+    activations' ranges to, from which the same int8 file can be made without faces.
     Raises TrainingError when there are too few of them, ModelError when the folder is no whole model.
     """
     manifest = load_manifest(folder)
@@ -62,7 +66,10 @@ def quantize_model(
     else:
         with console.status("quantizing"):
             plain = prepare(fp32, manifest)
-            int8 = quantize(plain, crops, manifest)
+            ranges = measure_ranges(plain, crops, manifest)
+            int8 = quantize(plain, ranges, manifest)
+        if ranges_file is not None:
+            ranges_file.write_text(json.dumps(ranges, indent=1) + "\n", encoding="utf-8")
         if tuning is not None:
             taught = calibration_crops(store, manifest, tune_faces, percent)
             int8 = _fine_tuned(int8, plain, taught, manifest, tuning, console)

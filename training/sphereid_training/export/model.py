@@ -13,13 +13,13 @@ import onnx
 import onnxruntime as ort
 import torch
 from sphereid.faces.manifest import Calibration, Manifest, Metric, save_manifest
+from sphereid.faces.quantization.prelu import prelu_as_maximum
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from sphereid_training.config import Config
 from sphereid_training.data.augment import VIEWS, view_size
 from sphereid_training.errors import TrainingError
-from sphereid_training.export.prelu import prelu_as_maximum
 from sphereid_training.loop import checkpoint
 from sphereid_training.loop.objective import Objective
 

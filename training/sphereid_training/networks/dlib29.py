@@ -3,11 +3,11 @@
 from typing import Final, Self
 
 import torch
+from sphereid.faces.published.dlib.weights import EMBEDDING, SCALE
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from sphereid_training.importers.dlib.network import DlibNet
-from sphereid_training.importers.dlib.weights import EMBEDDING, SCALE
 
 CENTERED: Final = 0.5
 """Share of the mean that is subtracted from the unit-length descriptors. None of it leaves the cosines of

@@ -1,15 +1,8 @@
-"""From an fp32 ONNX model to an int8 one: static quantization with quantize/dequantize pairs (QDQ).
+"""Ranges of a network's activations, measured on faces, the int8 model that they give, and its speed."""
 
-Convolutions run on 8-bit activations (unsigned, one scale a tensor) and 7-bit weights (signed, one scale a
-channel). Seven bits, because processors without VNNI add two 8-bit products in 16 bits, which saturate: full
-8-bit weights made cosines to the fp32 embedding fall from 0.995 to 0.93 on such a one (docs/experiments.md).
-"""
-
-import logging
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,18 +11,11 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import helper
 from sphereid.faces.embed import OnnxEmbedder, normalize
 from sphereid.faces.manifest import Manifest
-
-from sphereid_training.errors import TrainingError
-from sphereid_training.export.prelu import prelu_as_maximum
-from sphereid_training.quantize.graph import in_float, rewrite
+from sphereid.faces.quantization import qdq
 
 FloatArray = NDArray[np.float32]
-
-OPERATORS = ("Conv", "Relu", "Add", "Mul", "MaxPool", "AveragePool", "GlobalAveragePool")
-"""What is quantized. The fully connected layer costs little time and much accuracy; it stays in float."""
 
 BATCH = 8
 
@@ -37,60 +23,37 @@ LONGEST = 4.0
 """Times the median length of an embedding, from which on a face is not calibrated on."""
 
 
-def prepare(model: bytes, manifest: Manifest) -> onnx.ModelProto:
-    """The float graph that is quantized: the model's numbers, in the operators that int8 runs fast.
-
-    Constants and batch norms are folded, PReLU is a maximum, and `quantize_graph.rewrite` has its way.
-    Raises TrainingError when the graph can't be read.
-    """
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    with tempfile.TemporaryDirectory() as scratch, _quantizing(manifest):
-        source, folded = (Path(scratch) / f"{name}.onnx" for name in ("source", "folded"))
-        plain = prelu_as_maximum(onnx.load_from_string(model))
-        source.write_bytes(plain.SerializeToString())
-        quant_pre_process(str(source), str(folded), skip_symbolic_shape=True)
-        made = rewrite(onnx.load(folded), mean=manifest.mean, scale=manifest.scale)
-        del made.metadata_props[:]
-        made.metadata_props.extend(plain.metadata_props)
-        return made
-
-
 def quantize(plain: onnx.ModelProto, crops: NDArray[np.uint8], manifest: Manifest) -> bytes:
-    """int8 ONNX bytes of a prepared graph. crops: (N, H, W, 3) uint8 faces to calibrate the ranges on; those
-    that the network can make nothing of are left out (`typical`).
+    """int8 ONNX bytes of a prepared graph. crops: (N, H, W, 3) uint8 faces to calibrate the ranges on.
 
-    Raises TrainingError when the graph can't be quantized.
+    Raises ModelError when the graph can't be quantized.
     """
-    from onnxruntime.quantization import (
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
+    return qdq.quantize(plain, measure_ranges(plain, crops, manifest), manifest)
 
-    with tempfile.TemporaryDirectory() as scratch, _quantizing(manifest):
-        before, after = (Path(scratch) / f"{name}.onnx" for name in ("plain", "int8"))
+
+def measure_ranges(
+    plain: onnx.ModelProto, crops: NDArray[np.uint8], manifest: Manifest
+) -> dict[str, tuple[float, float]]:
+    """Smallest and largest value of each activation over (N, H, W, 3) uint8 faces; those that the network can
+    make nothing of are left out (`typical`).
+
+    Raises ModelError when the graph can't be run.
+    """
+    from onnxruntime.quantization import CalibrationMethod, create_calibrator
+
+    with tempfile.TemporaryDirectory() as scratch, qdq.quantizing(manifest):
+        before, augmented = (Path(scratch) / f"{name}.onnx" for name in ("plain", "augmented"))
         onnx.save(plain, before)
-        crops = crops[typical(plain, crops, manifest)]
-        quantize_static(
-            str(before),
-            str(after),
-            _Faces(crops, manifest, plain.graph.input[0].name),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(OPERATORS),
-            nodes_to_exclude=in_float(plain),
-            per_channel=True,
-            reduce_range=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
+        calibrator = create_calibrator(
+            before,
+            list(qdq.OPERATORS),
+            augmented_model_path=str(augmented),
             calibrate_method=CalibrationMethod.MinMax,
         )
-        made = onnx.load(after)
-    helper.set_model_props(
-        made, {**{p.key: p.value for p in plain.metadata_props}, "precision": "int8", "of": manifest.sha256}
-    )
-    return bytes(made.SerializeToString())
+        faces = crops[typical(plain, crops, manifest)]
+        calibrator.collect_data(_Faces(faces, manifest, plain.graph.input[0].name))
+        found = calibrator.compute_data()
+    return {name: (data.lowest.item(), data.highest.item()) for name, data in found.items()}
 
 
 def typical(plain: onnx.ModelProto, crops: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.bool_]:
@@ -131,23 +94,6 @@ def pixels_of(crops: NDArray[np.uint8], manifest: Manifest) -> FloatArray:
     pixels = np.empty((len(crops), *manifest.input[1:]), np.float32)
     normalize(crops, manifest, pixels)
     return pixels
-
-
-@contextmanager
-def _quantizing(manifest: Manifest) -> Iterator[None]:
-    """Errors of the quantizer as ours, and without its advice to preprocess, which it gives even after it was
-    done."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    except Exception as error:  # the tool's exceptions share no base
-        raise TrainingError(
-            f"model {manifest.name} cannot be quantized: {str(error).splitlines()[0]}"
-        ) from error
-    finally:
-        root.setLevel(level)
 
 
 @dataclass(frozen=True, slots=True)

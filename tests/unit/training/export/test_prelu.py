@@ -6,8 +6,8 @@ import onnxruntime as ort
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from sphereid.faces.quantization.prelu import prelu_as_maximum
 from sphereid_training.export.model import fold_batch_norm, measure_parity, to_onnx
-from sphereid_training.export.prelu import prelu_as_maximum
 from sphereid_training.networks.sphereface import SphereFaceNet
 
 

@@ -15,12 +15,13 @@ from rich.console import Console
 from sphereid.faces.embed import OnnxEmbedder
 from sphereid.faces.errors import ModelError
 from sphereid.faces.manifest import Manifest, Quantized, load_manifest, save_manifest
+from sphereid.faces.quantization.qdq import prepare
 from sphereid_training.cli.quantize import calibration_crops, quantize_model
 from sphereid_training.errors import TrainingError
 from sphereid_training.export.model import fold_batch_norm, to_onnx
 from sphereid_training.networks.sphereface import SphereFaceNet
 from sphereid_training.quantize.measure import Compared, Cost, _pooled
-from sphereid_training.quantize.static import prepare, quantize, typical
+from sphereid_training.quantize.static import quantize, typical
 from torch import nn
 
 from tests.unit.faces.models import linear_onnx, manifest_for
@@ -186,6 +187,7 @@ def test_too_few_faces_and_graphs_that_cannot_be_read_change_nothing(
             faces=128,
             tuning=None,
             tune_faces=128,
+            ranges_file=None,
             remeasure=False,
             percent=percent,
             cache=None,
@@ -196,7 +198,7 @@ def test_too_few_faces_and_graphs_that_cannot_be_read_change_nothing(
     with pytest.raises(TrainingError, match="16 faces to calibrate on, 32 are the least"):
         run(folder, 100)
     broken = folder_of(b"no graph", tmp_path / "broken")
-    with pytest.raises(TrainingError, match="model linear cannot be quantized"):
+    with pytest.raises(ModelError, match="model linear cannot be quantized"):
         run(broken, 8)
     assert not (folder / "model.int8.onnx").exists()
     assert load_manifest(folder).int8 is None

@@ -7,10 +7,11 @@ import onnxruntime as ort
 import pytest
 import torch
 from sphereid.faces.manifest import Manifest
+from sphereid.faces.quantization.graph import WHOLE, Graph, in_float, rewrite, whole_pixels
+from sphereid.faces.quantization.qdq import prepare
 from sphereid_training.export.model import to_onnx
 from sphereid_training.importers.dlib.network import DlibBlock
-from sphereid_training.quantize.graph import WHOLE, Graph, in_float, rewrite, whole_pixels
-from sphereid_training.quantize.static import pixels_of, prepare, quantize
+from sphereid_training.quantize.static import pixels_of, quantize
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from sphereid.faces.manifest import Manifest
+from sphereid.faces.quantization.qdq import prepare
 from sphereid_training.errors import TrainingError
-from sphereid_training.quantize.static import pixels_of, prepare, quantize
+from sphereid_training.quantize.static import pixels_of, quantize
 from sphereid_training.quantize.tune import FakeQuantized, Tuning, distance, fine_tune
 
 from tests.unit.training.quantize.test_quantize_graph import crops, manifest_of, model_of

@@ -5,12 +5,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sphereid.faces.align import TEMPLATES, similarity_transforms
+from sphereid.faces.published.dlib.model import TEMPLATE
 
 from sphereid_training.data.augment import center_view
 from sphereid_training.data.store import FaceStore
 from sphereid_training.errors import TrainingError
 
-TEMPLATE: Final = "dlib-150x150"
 _LEAST_IDENTITIES: Final = 50
 
 

@@ -3,10 +3,9 @@
 from typing import Self
 
 import torch
+from sphereid.faces.published.dlib.weights import BLOCKS, EMBEDDING, Convolution, DlibWeights, load_weights
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
-
-from sphereid_training.importers.dlib.weights import BLOCKS, EMBEDDING, Convolution, DlibWeights, load_weights
 
 
 class DlibBlock(nn.Module):

@@ -3,12 +3,12 @@
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from sphereid.faces.published.dlib.weights import CHIP, SCALE, DlibWeights
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from sphereid_training.importers.dlib.chips import chip_transform
 from sphereid_training.importers.dlib.network import DlibNet
-from sphereid_training.importers.dlib.weights import CHIP, SCALE, DlibWeights
 
 
 class DlibTeacher(nn.Module):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from sphereid_training.errors import TrainingError
-from sphereid_training.importers.dlib.weights import DlibWeights, load_weights, model_path
+from sphereid.faces.errors import ModelError
+from sphereid.faces.published.dlib.weights import DlibWeights, load_weights, model_path
 
 from tests.unit.training.importers.dlib.inputs import golden_chips
 
@@ -26,7 +26,7 @@ def one_thread() -> Iterator[None]:
 def weights_file() -> Path:
     try:
         return model_path()
-    except TrainingError as error:
+    except ModelError as error:
         pytest.skip(str(error))
 
 

@@ -10,12 +10,13 @@ import pytest
 from numpy.typing import NDArray
 from sphereid.faces.detect import MtcnnDetector
 from sphereid.faces.embed import OnnxEmbedder
+from sphereid.faces.errors import ModelError
 from sphereid.faces.manifest import load_manifest
 from sphereid.faces.pipeline import FacePipeline
+from sphereid.faces.published.dlib.reference import load_reference
 from sphereid_training.cli.import_dlib import command
 from sphereid_training.errors import TrainingError
 from sphereid_training.importers.dlib.convert import import_dlib
-from sphereid_training.importers.dlib.reference import load_reference
 from typer import Typer
 from typer.testing import CliRunner
 
@@ -24,7 +25,7 @@ from tests.unit.training.importers.dlib.inputs import golden_chips
 
 @pytest.fixture(scope="module")
 def folder(weights_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("models") / "dlib-resnet"
+    out = tmp_path_factory.mktemp("models") / "dlib"
     said: list[str] = []
     import_dlib(out, say=said.append)
     assert "29 convolutions, 5,607,488 parameters" in said[0]
@@ -92,15 +93,20 @@ def test_an_older_import_is_replaced_and_anything_else_is_left_alone(
     (out / "manifest.json").write_text("{}")
     (out / "left-over.bin").write_bytes(b"1")
     import_dlib(out, say=lambda line: None)
-    assert {path.name for path in out.iterdir()} == {"model.onnx", "manifest.json", "CARD.md"}
+    assert {path.name for path in out.iterdir()} == {
+        "model.onnx",
+        "model.int8.onnx",
+        "manifest.json",
+        "CARD.md",
+    }
     assert (out / "model.onnx").read_bytes() == (folder / "model.onnx").read_bytes()
 
     other = tmp_path / "photos"
     other.mkdir()
     (other / "a.jpg").write_bytes(b"1")
-    with pytest.raises(TrainingError, match="holds other things than a model"):
+    with pytest.raises(ModelError, match="holds other things than a model"):
         import_dlib(other)
-    with pytest.raises(TrainingError, match="is a file"):
+    with pytest.raises(ModelError, match="is a file"):
         import_dlib(other / "a.jpg")
     assert (other / "a.jpg").read_bytes() == b"1"
     assert {path.name for path in tmp_path.iterdir()} == {"model", "photos"}
@@ -135,7 +141,7 @@ def test_the_command_line(weights_file: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["--out", str(tmp_path / "m")])
     assert result.exit_code == 0, result.output
     assert "29 convolutions" in result.output
-    assert json.loads((tmp_path / "m" / "manifest.json").read_text())["name"] == "dlib-resnet"
+    assert json.loads((tmp_path / "m" / "manifest.json").read_text())["name"] == "dlib"
     assert "Convert dlib" in CliRunner().invoke(app, ["--help"]).output
 
 

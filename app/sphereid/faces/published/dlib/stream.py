@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sphereid_training.errors import TrainingError
+from sphereid.faces.errors import ModelError
 
 _SIGN: Final = 0x80
 _LENGTH: Final = 0x0F
@@ -17,7 +17,7 @@ _RESERVED: Final = 0x70
 _SPECIAL: Final = {32000: math.inf, 32001: -math.inf, 32002: math.nan}
 
 
-class StreamError(TrainingError):
+class StreamError(ModelError):
     """The bytes are not the stream that was expected."""
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sphereid_training.importers.dlib.stream import Reader, StreamError
+from sphereid.faces.published.dlib.stream import Reader, StreamError
 
 
 def pack(value: int) -> bytes:
