@@ -45,7 +45,7 @@ def store(tmp_path: Path) -> Path:
 
 
 def test_the_service_loads_it_and_gives_dlibs_descriptor(folder: Path, golden: NDArray[np.float32]) -> None:
-    embedder = OnnxEmbedder.load(folder, providers="cpu")
+    embedder = OnnxEmbedder.load(folder, providers="cpu", precision="fp32")
     chips = golden_chips()
     found = embedder.embed(chips)
     mirrored = embedder.embed(np.ascontiguousarray(chips[:, :, ::-1]))
