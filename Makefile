@@ -45,7 +45,7 @@ format: $(VENV)/.dev ## Format and mend what the linter can
 lock: $(VENV)/.dev ## Renew the lock files from pyproject.toml
 	$(COMPILE) --output-file requirements/serve.txt pyproject.toml
 	$(COMPILE) --constraint requirements/serve.txt --output-file requirements/gpu.txt requirements/gpu.in
-	$(COMPILE) --extra train --extra dlib --extra dev --constraint requirements/serve.txt --constraint requirements/constraints.in \
+	$(COMPILE) --extra train --extra dlib --extra mobilefacenet --extra dev --constraint requirements/serve.txt --constraint requirements/constraints.in \
 		--output-file requirements/dev.txt pyproject.toml
 	sed -i 's/^torch==\([0-9.]*\)+cpu/torch==\1/' requirements/dev.txt
 

@@ -6,6 +6,7 @@ understood without the prefix too. `python -m sphereid.settings` prints the tabl
 
 import ipaddress
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -40,6 +41,11 @@ class Limits(_Group):
     video_bytes: int = Field(default=2048 * MIB, ge=1024, description="Largest video file, in bytes.")
     import_bytes: int = Field(
         default=8192 * MIB, ge=1024, description="Largest archive or Parquet file of an import, in bytes."
+    )
+    request_bytes: int = Field(
+        default=64 * MIB,
+        ge=1024,
+        description="Largest request with several images, in bytes; a single image may always come.",
     )
     images_per_request: int = Field(default=16, ge=2, le=1000, description="Most images in one enrollment.")
     faces_per_image: int = Field(
@@ -158,6 +164,16 @@ class Settings(BaseSettings):
         default=(),
         description="Comma-separated keys; clients send one as `Authorization: Bearer KEY`. Empty: no key.",
     )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Comma-separated host names under which the service may be called; `*` allows all. "
+        "Empty: with a key any name, without one only IP addresses and localhost, so that no website reaches "
+        "it under a name of its own (DNS rebinding).",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Comma-separated origins (`https://app.example.org`) whose pages may call the API.",
+    )
     allow_insecure_bind: bool = Field(
         default=False, description="Listen on other addresses than loopback although no key is set."
     )
@@ -243,7 +259,7 @@ class Settings(BaseSettings):
         description="Seconds that running requests get to finish when the server is told to stop.",
     )
 
-    @field_validator("api_keys", mode="before")
+    @field_validator("api_keys", "allowed_hosts", "cors_origins", mode="before")
     @classmethod
     def _split_keys(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -258,6 +274,16 @@ class Settings(BaseSettings):
             if not (len(text) >= 8 and text.isascii() and text.isprintable() and " " not in text):
                 raise ValueError("every key needs at least 8 printable ASCII characters without spaces")
         return keys
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not re.fullmatch(r"https?://[^/\\s?#@*]+", origin):
+                raise ValueError(
+                    f"{origin!r} is no origin: give scheme and host, such as https://app.example.org"
+                )
+        return tuple(origin.lower() for origin in origins)
 
     @property
     def database(self) -> str:

@@ -139,7 +139,8 @@ def test_an_announced_length_is_refused_before_the_first_byte(small: Running) ->
     host, port = small.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=30) as connection:
         connection.sendall(
-            b"POST /v1/detect HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+            b"POST /v1/detect HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Type: multipart/form-data; boundary=b\r\n"
             b"Content-Length: 99999999999\r\n\r\n"
         )
         answer = connection.recv(65536).decode()

@@ -83,7 +83,7 @@ def test_a_client_that_goes_frees_its_place(
     part = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'
     body = part + face_jpeg + b"\r\n--b--\r\n"
     head = (
-        "POST /v1/detect HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+        "POST /v1/detect HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     with socket.create_connection((host, int(port))) as connection:
@@ -132,7 +132,7 @@ def test_a_slow_body_times_out(toy_settings: Callable[..., Settings], tmp_path: 
         host, port = running.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=LIMIT) as connection:
             connection.sendall(
-                b"POST /v1/detect HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                b"POST /v1/detect HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                 b"Content-Length: 100\r\n\r\n{"
             )
             answer = connection.recv(65536)

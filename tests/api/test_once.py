@@ -1,12 +1,16 @@
 """Idempotency-Key: a repeated write has one effect and one answer."""
 
 import secrets
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
+from sphereid.settings import Settings
 
 from tests.api.conftest import assert_problem
+from tests.server import serving
 
 
 @pytest.fixture
@@ -99,3 +103,15 @@ def test_keys_that_are_none(client: httpx.Client, bad: str) -> None:
         "/v1/galleries", json={"id": "-"}, headers={"Idempotency-Key": bad.encode("latin-1")}
     )
     assert_problem(response, 422, "invalid_request")
+
+
+def test_a_key_of_another_client_gets_nothing_of_its_answers(
+    toy_settings: Callable[..., Settings], tmp_path: Path, key: dict[str, str]
+) -> None:
+    with serving(toy_settings(tmp_path, api_keys="key-of-client-a,key-of-client-b")) as running:
+        body = {"id": "ada", "name": "Ada"}
+        one, other = ({"Authorization": f"Bearer key-of-client-{client}"} | key for client in "ab")
+        path = "/v1/galleries/default/identities"
+        assert running.client.post(path, json=body, headers=one).status_code == 201
+        assert running.client.post(path, json=body, headers=one).headers["idempotent-replayed"] == "true"
+        assert_problem(running.client.post(path, json=body, headers=other), 409, "identity_exists")

@@ -89,7 +89,7 @@ def test_a_client_that_goes_frees_its_place(two: Running, face_jpeg: bytes) -> N
     part = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'
     body = part + face_jpeg + b"\r\n--b--\r\n"
     head = (
-        "POST /v1/detect HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+        "POST /v1/detect HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     for pid in pids(two):

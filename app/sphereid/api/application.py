@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from sphereid import __version__
 from sphereid.api import openapi, problems
@@ -17,6 +18,7 @@ from sphereid.api.dependencies import ADMITTED
 from sphereid.api.metrics import Metrics
 from sphereid.api.middleware.admission import Admission, Turnstile
 from sphereid.api.middleware.context import ApiKeys, RequestContext
+from sphereid.api.middleware.origin import BrowserBoundary
 from sphereid.api.routes import BUSIEST, ROUTERS
 from sphereid.bootstrap import images_at_once
 from sphereid.errors import CodedError
@@ -57,9 +59,20 @@ def create_app(settings: Settings) -> FastAPI:
         RequestContext,
         metrics=metrics,
         keys=ApiKeys(settings.api_keys),
+        boundary=BrowserBoundary(
+            settings.allowed_hosts, settings.cors_origins, named=bool(settings.api_keys)
+        ),
         body_limit=settings.limits.json_bytes,
         turnstile=Turnstile(admission, ROUTERS, ADMITTED),
     )
+    if settings.cors_origins:
+        app.add_middleware(  # around the other one: preflights carry no key, and refusals are to be readable
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-Match", "X-Request-ID"],
+            expose_headers=["X-Request-ID", "Retry-After", "Server-Timing", "ETag"],
+        )
     for error in (HTTPException, RequestValidationError):
         app.add_exception_handler(error, problems.handle)
     others = (router for router in ROUTERS if router not in BUSIEST)

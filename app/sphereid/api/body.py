@@ -11,6 +11,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
+from sphereid.api.json_budget import check_json
 from sphereid.api.problems import Problem, invalid
 from sphereid.api.schemas import ImageInput, Input
 from sphereid.settings import Limits
@@ -19,6 +20,8 @@ OptionsT = TypeVar("OptionsT", bound=Input)
 ModelT = TypeVar("ModelT", bound=BaseModel)
 _ENVELOPE: Final = 64 * 1024
 """Bytes that fields, part headers and boundaries may take beside the images."""
+_AT_ONCE: Final = 64 * 1024
+"""Bytes of a JSON document up to which it is parsed on the event loop: a thread would take longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +55,7 @@ async def read_json(request: Request, model: type[ModelT], limits: Limits) -> Mo
     """The body as `model`. Raises Problem: 408, 413, 415 or 422."""
     if media_type(request) != "application/json":
         raise Problem("unsupported_media_type", "send the body as application/json")
-    body = await _whole(request, limits.body_timeout)
-    return _checked_json(model, body)
+    return await _document(model, await _whole(request, limits.body_timeout))
 
 
 async def read_images(
@@ -72,12 +74,14 @@ async def read_images(
     """
     kind = media_type(request)
     if kind == "multipart/form-data":
-        request.state.body_limit = most * limits.image_bytes + _ENVELOPE
+        allowed = min(most * limits.image_bytes, max(limits.request_bytes, limits.image_bytes))
+        request.state.body_limit = allowed + _ENVELOPE
         form = await _multipart(request, most, limits.body_timeout)
         return await _from_form(form, options, field, least, most)
     if kind == "application/json":
-        request.state.body_limit = most * (limits.image_bytes * 4 // 3 + 4) + _ENVELOPE
-        document = _checked_json(whole, await _whole(request, limits.body_timeout))
+        encoded = most * (limits.image_bytes * 4 // 3 + 4)
+        request.state.body_limit = min(encoded, max(limits.request_bytes, encoded // most)) + _ENVELOPE
+        document = await _document(whole, await _whole(request, limits.body_timeout))
         images = _images_of(document)
         if len(images) > most:
             raise Problem("invalid_request", f"{field}: at most {most}, there are {len(images)}")
@@ -105,7 +109,15 @@ def _too_slow(seconds: float) -> Problem:
     )
 
 
+async def _document(model: type[ModelT], body: bytes) -> ModelT:
+    """The body as `model`, off the event loop where it is long. Raises Problem: 413 or 422."""
+    if len(body) <= _AT_ONCE:
+        return _checked_json(model, body)
+    return await asyncio.to_thread(_checked_json, model, body)
+
+
 def _checked_json(model: type[ModelT], body: bytes) -> ModelT:
+    check_json(body)
     try:
         return model.model_validate_json(body)
     except ValidationError as error:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from sphereid.api.problems import Problem
+from sphereid.gallery.audit import current_actor
 from sphereid.gallery.service import GalleryService
 from sphereid.gallery.types import StoredAnswer
 from sphereid.gallery.writes import Keyed
@@ -51,7 +52,9 @@ class Once:
         """target: method and path of the request. key: its `Idempotency-Key`. Raises Problem."""
         if key is not None and not _KEY.fullmatch(key):
             raise Problem("invalid_request", "Idempotency-Key: 1 to 255 visible ASCII characters")
-        self._key = key
+        # Whoever knows another client's key must not get its answers, so each has names of its own.
+        owner = current_actor().name
+        self._key = None if key is None else hashlib.sha256(f"{owner}\0{key}".encode()).hexdigest()
         self._target = target.encode()
         self._gallery = gallery
         self._locks = locks

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sphereid.errors import CodedError
+from sphereid.storage.errors import StorageFullError, is_full
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_SECONDS: Final = 1
@@ -19,6 +20,7 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "malformed_request": (400, "The request body cannot be read"),
     "unauthorized": (401, "A valid API key is needed"),
     "cross_site": (403, "Another website may not change anything here"),
+    "host_not_allowed": (403, "The service is not called by this name"),
     "source_not_allowed": (403, "Monitors may not open this source"),
     "webhook_not_allowed": (403, "Monitors may not call this address"),
     "not_found": (404, "There is nothing at this address"),
@@ -43,6 +45,7 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "job_not_finished": (409, "The job has no result"),
     "contract_mismatch": (409, "The gallery was made with another model"),
     "body_too_large": (413, "The request body is too large"),
+    "too_many_values": (413, "The document holds too much"),
     "image_too_large": (413, "The image is too large"),
     "video_too_large": (413, "The video is too large"),
     "crops_missing": (409, "The gallery kept no crops of some faces"),
@@ -67,6 +70,7 @@ PROBLEMS: Final[Mapping[str, tuple[int, str]]] = {
     "process_lost": (503, "The process that looked at the picture ended"),
     "shutting_down": (503, "The service is shutting down"),
     "storage_error": (503, "The gallery's storage cannot be used"),
+    "storage_full": (507, "No room is left for the data"),
 }
 
 _HIDDEN: Final[Mapping[str, str]] = {
@@ -101,6 +105,8 @@ def problem_of(error: Exception) -> Problem:
     if isinstance(error, CodedError):
         code = error.code if error.code in PROBLEMS else "internal_error"
         return Problem(code, None if code in _HIDDEN else str(error))
+    if isinstance(error, OSError) and is_full(error):
+        return problem_of(StorageFullError())
     if isinstance(error, RequestValidationError | ValidationError):
         return invalid(error.errors())
     if isinstance(error, HTTPException):

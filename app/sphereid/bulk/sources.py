@@ -29,6 +29,16 @@ EXPANSION: Final = 100
 
 FREE: Final = 2**30
 
+ROWS_A_FILE: Final = 4
+FREE_ROWS: Final = 1000
+"""A table in an archive may have so many rows for each file of the archive, and `FREE_ROWS` beside them."""
+
+LARGEST_TABLE: Final = 64 * 2**20
+"""Bytes of a table."""
+
+BYTES_A_ROW: Final = 1 << 14
+"""Of such a table, on average."""
+
 Parts = tuple[str, ...]
 
 
@@ -103,7 +113,10 @@ def _folder(root: Path) -> Source:
 
 def _table(path: Path) -> Source:
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        entries, files = _rows(file.read())
+        text = file.read(LARGEST_TABLE + 1)
+    if len(text) > LARGEST_TABLE:
+        raise BulkError("import_too_large", f"a table may have at most {LARGEST_TABLE:,} characters")
+    entries, files = _rows(text)
 
     def read(entry: Entry, limit: int) -> bytes:
         return _read_file(path.parent / files[entry.key], limit)
@@ -195,8 +208,15 @@ def _from_archive(members: Sequence[tuple[str, str | None]], load: Callable[[str
             paths[parts] = name
     tables = [parts for parts in paths if len(parts) == 1 and parts[0].lower().endswith((".csv", ".tsv"))]
     if len(tables) == 1:
-        text = load(paths[tables[0]], 256 * 2**20).decode("utf-8-sig", "replace")
-        listed, files = _rows(text)
+        most = FREE_ROWS + ROWS_A_FILE * len(paths)
+        written = load(paths[tables[0]], min(most * BYTES_A_ROW, LARGEST_TABLE))
+        if len(written) > min(most * BYTES_A_ROW, LARGEST_TABLE) or written.count(b"\n") > most + 1:
+            raise BulkError(
+                "import_too_large",
+                f"the table {'/'.join(tables[0])} has over {most:,} rows, for {len(paths):,} files: "
+                "name each photograph once",
+            )
+        listed, files = _rows(written.decode("utf-8-sig", "replace"))
         entries = []
         place: dict[str, str] = {}
         for entry in listed:

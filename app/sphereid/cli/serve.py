@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 from typing import Annotated
 
 import typer
@@ -37,6 +38,7 @@ def serve(
         update={name: value for name, value in given.items() if value is not None}
     )
     settings.refuse_open_port()
+    os.umask(0o077)  # whatever is written from here on may hold faces
     logs.configure(settings.log_format, settings.log_level)
     app = create_app(settings)
     # What stops the start is said in one line by the caller; the server would print its stack as well.

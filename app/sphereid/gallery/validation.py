@@ -6,6 +6,7 @@ import math
 import re
 import secrets
 import time
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
@@ -21,6 +22,12 @@ MAX_LIMIT = 1000
 MAX_TOP = 100
 MAX_FILTERS = 8
 NORM_TOLERANCE = 1e-3
+
+_TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")
+"""Bidirectional embeddings, overrides and isolates: with them a name shows as another one."""
+
+_BLANK = frozenset("\u115f\u1160\u3164\uffa0\u2800")
+"""Letters and symbols that Unicode calls visible and fonts draw as nothing."""
 
 _FILTER_KEY = re.compile(r'[^"\\\x00-\x1f]{1,100}')
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -44,7 +51,15 @@ def name(value: str | None, fallback: str) -> str:
     called = fallback if value is None else value.strip()
     if not 0 < len(called) <= NAME_LENGTH or "\x00" in called:
         raise InvalidRequestError(f"a name has 1 to {NAME_LENGTH} characters")
+    if _TURNS.search(called) or not any(_visible(character) for character in called):
+        raise InvalidRequestError(
+            "a name needs a letter, digit or sign that can be seen, and no marks that turn the text around"
+        )
     return called
+
+
+def _visible(character: str) -> bool:
+    return unicodedata.category(character)[0] in "LNPS" and character not in _BLANK
 
 
 def metadata(value: Mapping[str, Any]) -> dict[str, Any]:

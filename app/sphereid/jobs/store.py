@@ -45,11 +45,14 @@ class JobStore:
         """Write the job's record; on return it survives a power cut."""
         path = self.folder(job.id) / _RECORD
         temporary = path.with_suffix(".tmp")
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(asdict(job), file, default=_plain)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                json.dump(asdict(job), file, default=_plain)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def load(self) -> list[Job]:
         """Every job, oldest first. Removes folders without a job: broken uploads, unfinished deletes."""

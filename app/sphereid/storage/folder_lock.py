@@ -1,6 +1,8 @@
 """One process at a time in a data folder."""
 
+import logging
 import os
+import stat
 from pathlib import Path
 
 from sphereid.storage.errors import StorageError
@@ -9,6 +11,8 @@ try:
     import fcntl
 except ImportError:  # Windows has no such lock; there the operator sees to it
     fcntl = None  # type: ignore[assignment]
+
+log = logging.getLogger(__name__)
 
 
 class FolderLock:
@@ -20,7 +24,8 @@ class FolderLock:
     def __init__(self, folder: Path) -> None:
         self._descriptor: int | None = None
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _close_to_others(folder)
             self._descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
             if fcntl is not None:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -38,3 +43,15 @@ class FolderLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _close_to_others(folder: Path) -> None:
+    """Take the folder's permissions from everybody but its owner: all that lies in it may hold faces."""
+    mode = folder.stat().st_mode
+    if os.name == "posix" and mode & 0o077:
+        try:
+            folder.chmod(stat.S_IMODE(mode) & ~0o077)
+        except PermissionError:
+            log.warning(
+                "others may read the data folder %s, and its owner is another user: chmod 700 it", folder
+            )

@@ -289,13 +289,14 @@ def visualize(
         console.print(f"drawn: {path}")
 
 
-def _import_dlib() -> None:
-    from sphereid_training.cli.import_dlib import command
+def _add_imports() -> None:
+    from sphereid_training.cli import import_dlib, import_mobilefacenet
 
-    imports.command("dlib")(command)
+    imports.command("dlib")(import_dlib.command)
+    imports.command("mobilefacenet")(import_mobilefacenet.command)
 
 
-_import_dlib()
+_add_imports()
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sphereid.api.metrics import Metrics
 from sphereid.api.middleware.admission import TOO_MANY, Turnstile
+from sphereid.api.middleware.origin import DOCS_HEADERS, HEADERS, BrowserBoundary
 from sphereid.api.problems import MEDIA_TYPE, RETRY_SECONDS, Problem, problem_of, response_of
 from sphereid.gallery.audit import acting
 
@@ -26,10 +27,6 @@ OPEN_PATHS: Final = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.js
 
 OPEN_PREFIX: Final = "/static/"
 """The console's files. It asks for the key itself, so a browser must be able to load it without one."""
-
-_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-"""Browsers let any website post a form to a service on the loopback address. So a request of another
-method is refused when the browser says that a page from elsewhere sent it (`Sec-Fetch-Site`)."""
 
 _DROPPED: Final = 64 * 1024 * 1024
 """Bytes beyond the limit that a client may go on sending before it gets its 413."""
@@ -100,12 +97,20 @@ class RequestContext:
     """ASGI middleware around the application; the only one."""
 
     def __init__(
-        self, app: ASGIApp, *, metrics: Metrics, keys: ApiKeys, body_limit: int, turnstile: Turnstile
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        keys: ApiKeys,
+        boundary: BrowserBoundary,
+        body_limit: int,
+        turnstile: Turnstile,
     ) -> None:
         self._app = app
         self._turnstile = turnstile
         self._metrics = metrics
         self._keys = keys
+        self._boundary = boundary
         self._body_limit = body_limit
         self._refusals = Refusals()
 
@@ -124,7 +129,7 @@ class RequestContext:
         if scope["type"] == "websocket":
             offered_protocols = scope.get("subprotocols", ())
             authorization = headers.get("authorization") if allowed else _offered_key(offered_protocols)
-            if allowed or self._keys.accept(authorization):
+            if self._welcome(headers) and (allowed or self._keys.accept(authorization)):
                 with acting(self._keys.actor(authorization), request_id):
                     await self._app(scope, receive, _choosing(send, offered_protocols))
             else:
@@ -145,6 +150,8 @@ class RequestContext:
                 status = message["status"]
                 extra = MutableHeaders(raw=message.setdefault("headers", []))
                 extra["X-Request-ID"] = request_id
+                for name, value in (DOCS_HEADERS if path == "/docs" else HEADERS).items():
+                    extra.setdefault(name, value)
                 if state["timings"]:
                     extra["Server-Timing"] = ", ".join(
                         f"{stage};dur={ms:.1f}" for stage, ms in state["timings"].items()
@@ -152,12 +159,9 @@ class RequestContext:
             await send(message)
 
         try:
+            self._boundary.check(scope["method"], headers)
             if not allowed:
                 raise Problem("unauthorized", "send one of the service's keys as `Authorization: Bearer KEY`")
-            if scope["method"] not in _SAFE_METHODS and headers.get("sec-fetch-site") == "cross-site":
-                raise Problem(
-                    "cross_site", "a page of another website sent this request; use the console or a client"
-                )
             with acting(self._keys.actor(headers.get("authorization")), request_id):
                 await self._app(scope, _counted(receive, headers, state), answer)
         except ClientDisconnect:
@@ -188,6 +192,14 @@ class RequestContext:
                     "stages_ms": {stage: round(ms, 1) for stage, ms in state["timings"].items()},
                 },
             )
+
+    def _welcome(self, headers: Headers) -> bool:
+        """Whether a WebSocket may be opened from where it comes."""
+        try:
+            self._boundary.check("WEBSOCKET", headers)
+        except Problem:
+            return False
+        return True
 
 
 def _offered_key(subprotocols: Sequence[str]) -> str | None:

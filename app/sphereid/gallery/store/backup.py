@@ -83,10 +83,19 @@ def _check(source: Path) -> None:
         try:
             state = connection.execute("PRAGMA integrity_check").fetchone()[0]
             connection.execute("SELECT count(*) FROM galleries").fetchone()
+            other = connection.execute(
+                "SELECT type, name FROM sqlite_master WHERE type NOT IN ('table', 'index') "
+                "OR sql LIKE 'CREATE VIRTUAL%' LIMIT 1"
+            ).fetchone()
         finally:
             connection.close()
     except sqlite3.Error as error:
         raise StorageError(f"{source.name} is no snapshot of a gallery: {error}") from error
+    if other is not None:
+        raise StorageError(
+            f"{source.name} holds a {other[0]} of the name {other[1]!r}, which no snapshot of ours has: "
+            "it would act by itself on what is stored; take a snapshot that `sphereid snapshot` wrote"
+        )
     if state != "ok":
         raise StorageError(f"{source.name} is damaged: {state}")
 

@@ -12,9 +12,12 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from sphereid.storage.errors import StorageError
+from sphereid.storage.errors import StorageError, StorageFullError, is_full
 from sphereid.storage.read_write_lock import ReadWriteLock
 from sphereid.storage.vault import Vault
+
+_FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE})
+"""SQLite's codes for a write that found no room; a file at its largest allowed size gives an I/O error."""
 
 REVISIONS = Path(__file__).parent / "migrations" / "versions"
 """One file a version of the schema, `NNNN_subject.py`; Alembic's revision is the number."""
@@ -212,6 +215,10 @@ def _as_storage_error() -> Iterator[None]:
         yield
     except SQLAlchemyError as error:
         cause = getattr(error, "orig", None) or error
+        if getattr(cause, "sqlite_errorcode", None) in _FULL or getattr(cause, "sqlstate", None) == "53100":
+            raise StorageFullError from error
         raise StorageError(f"the database refused: {type(cause).__name__}: {cause}") from error
     except OSError as error:
+        if is_full(error):
+            raise StorageFullError from error
         raise StorageError(f"the data folder refused: {error.strerror or error}") from error

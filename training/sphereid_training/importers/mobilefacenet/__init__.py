@@ -1,0 +1,1 @@
+"""MobileFaceNet of sirius-ai/MobileFaceNet_TF, from its TensorFlow Lite file."""
