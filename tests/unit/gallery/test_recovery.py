@@ -16,7 +16,7 @@ from sphereid.gallery.gallery_index import GalleryIndex
 from sphereid.gallery.service import GalleryService
 from sphereid.gallery.store.database import REVISIONS, Database
 from sphereid.gallery.store.tables import Base
-from sphereid.storage.errors import StorageError
+from sphereid.storage.errors import StorageError, StorageFullError
 
 from tests.unit.gallery.conftest import CONTRACT, Open, face, unit
 
@@ -148,7 +148,7 @@ def test_a_refused_commit_changes_nothing(service: GalleryService, monkeypatch: 
             raise OSError(28, "No space left on device")
 
         patched.setattr("sphereid.gallery.store.touch_gallery", full)
-        with pytest.raises(StorageError, match="No space left"):
+        with pytest.raises(StorageFullError, match="no room is left"):
             service.delete_identity("default", "p7")
     assert_whole(service)
 

@@ -61,9 +61,10 @@ def content(service: GalleryService, gallery_id: str) -> list[tuple[Any, ...]]:
 
 
 text = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20).filter(str.strip)
+names = st.text(st.characters(exclude_categories=["Cs", "Cc", "Cf"]), max_size=18).map("A{}".format)
 people = st.lists(
     st.tuples(
-        text,
+        names,
         st.dictionaries(text, st.one_of(text, st.integers(-9, 9), st.booleans(), st.none()), max_size=2),
         st.integers(0, 3),
         st.floats(0, 1),
