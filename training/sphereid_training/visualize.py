@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sphereid_training import heads
 from sphereid_training.config import HeadConfig
 from sphereid_training.errors import TrainingError
+from sphereid_training.heads.classifier import MarginHead
 
 PANELS: dict[str, HeadConfig] = {
     "softmax": HeadConfig(name="softmax"),
@@ -77,6 +78,8 @@ def train_panel(title: str, config: HeadConfig, dim: int, *, steps: int = 600, s
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         rows = torch.randint(0, len(labels), (128,))
+        if isinstance(head, MarginHead):
+            head.begin_step()
         loss = head(net(pixels[rows]), labels[rows]).mean()
         if not torch.isfinite(loss):
             raise TrainingError(f"{title}: the loss is not a number")

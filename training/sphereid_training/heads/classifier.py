@@ -82,8 +82,17 @@ class MarginHead(nn.Module):
 
     @property
     def lam(self) -> float:
-        """λ of the step last made; 0 without annealing."""
+        """λ of the optimizer step last begun; 0 without annealing."""
         return self.annealing(max(1, int(self.step))) if self.annealing is not None else 0.0
+
+    def begin_step(self) -> None:
+        """Count one optimizer step for λ, however many micro-batches it is made of."""
+        if self.annealing is not None:
+            self.step += 1
+
+    def margin_share(self, strength: float) -> float:
+        """How much of the margin acts in the step last begun, 0 to 1: strength/(1 + λ)."""
+        return strength / (1 + self.lam)
 
     def current_margin(self, norms: Tensor) -> Margin:
         """The margin for embeddings of these lengths."""
@@ -98,7 +107,7 @@ class MarginHead(nn.Module):
         if self.scale is None and self.mode == "normalized" and margin.applies_to == "target":
             return released_logits(margin, embeddings, weight, labels, lam=self.lam)
         cosine = cosines(embeddings, weight)
-        share = strength / (1 + self.lam)
+        share = self.margin_share(strength)
         value = apply_margin(margin, cosine, labels, norms, mode=self.mode, strength=share)
         if self.scale is not None:
             scaled: Tensor = value * self.scale
@@ -109,8 +118,6 @@ class MarginHead(nn.Module):
 
     def forward(self, embeddings: Tensor, labels: Tensor, strength: float = 1.0) -> Tensor:
         """(B, D) embeddings and (B,) labels, −1 for none, to (B,) losses, 0 where there is no label."""
-        if self.annealing is not None and self.training:
-            self.step += 1
         with torch.autocast(embeddings.device.type, enabled=False):
             return self._losses(embeddings.float(), labels, strength)
 

@@ -52,6 +52,18 @@ class Run:
     stop: bool = False
     recent_head_loss: list[float] = field(default_factory=list)
 
+    @property
+    def strength(self) -> float:
+        """Share of the head's margin that `head.warmup` lets act by now, 0 to 1."""
+        warmup = self.config.head.warmup
+        return 1.0 if warmup <= 0 else min(1.0, self.progress / warmup)
+
+    @property
+    def margin_share(self) -> float | None:
+        """What λ leaves of it in the step last begun; None without a margin."""
+        head = self.objective.head
+        return head.margin_share(self.strength) if isinstance(head, MarginHead) else None
+
 
 def train(
     config: Config, *, resume: bool = False, max_steps: int | None = None, runs: Path = Path("runs")
@@ -249,6 +261,7 @@ def _loop(run: Run, max_steps: int | None) -> None:
                 and (max_steps is None or run.step - first_step < max_steps)
             ):
                 losses = _step(run, next(stream))
+                share = run.margin_share
                 now = distributed.agreed(time.monotonic())
                 run.progress = advance(
                     run.progress, config.optimizer, seconds=now - last_step, seconds_left=deadline - now
@@ -256,7 +269,8 @@ def _loop(run: Run, max_steps: int | None) -> None:
                 run.seconds += now - last_step
                 last_step = now
                 run.stop = distributed.agreed(float(run.stop)) > 0
-                progress.step(run.step, run.progress, losses, run.optimizer.param_groups[0]["lr"])
+                rate_now = run.optimizer.param_groups[0]["lr"]
+                progress.step(run.step, run.progress, losses, rate_now, share)
                 _watch_plateau(run, losses)
                 if now - last_evaluation > config.engine.evaluate_seconds:
                     _evaluate(run, progress)
@@ -278,7 +292,9 @@ def _step(run: Run, batch: Batch) -> Losses:
         group["lr"] = lr
     if run.progress >= config.engine.freeze_norm:
         freeze_norm(run.objective)
-    strength = 1.0 if config.head.warmup <= 0 else min(1.0, run.progress / config.head.warmup)
+    strength = run.strength
+    if isinstance(run.objective.head, MarginHead):
+        run.objective.head.begin_step()
     run.objective.zero_grad(set_to_none=True)
     parts: list[Losses] = []
     count = config.optimizer.accumulate

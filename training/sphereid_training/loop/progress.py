@@ -49,8 +49,13 @@ class Progress:
         if self._writer is not None:
             self._writer.close()
 
-    def step(self, step: int, progress: float, losses: Losses, lr: float) -> None:
-        """One optimizer step is done; shown every `engine.log_steps`."""
+    def step(
+        self, step: int, progress: float, losses: Losses, lr: float, margin_share: float | None = None
+    ) -> None:
+        """One optimizer step is done; shown every `engine.log_steps`.
+
+        margin_share: how much of the head's margin acts, 0 to 1; None without one.
+        """
         if self._start_progress is None:
             self._start_progress = progress
         if self._silent or step % self._config.engine.log_steps:
@@ -67,11 +72,15 @@ class Progress:
             "relation": losses.relation.item(),
         }
         shown = " ".join(f"{name} {value:.3f}" for name, value in values.items() if value)
+        if margin_share is not None:
+            shown += f" margin {margin_share:.0%}"
         status = f"{shown} · lr {lr:.4f} · {speed:.0f} img/s · {_clock(left)} left"
         self._bar.update(self._task, completed=progress, status=status)
         if not self._console.is_terminal:
             print(f"step {step} · {100 * progress:.2f} % · {status}", flush=True)
         if self._writer is not None:
+            if margin_share is not None:
+                values["margin_share"] = margin_share
             for name, value in {**values, "lr": lr, "images_per_second": speed}.items():
                 self._writer.add_scalar(f"train/{name}", value, step)
 

@@ -115,15 +115,16 @@ def test_m_1_is_plain_cosine_without_lambda() -> None:
     assert torch.allclose(head(x, labels), F.cross_entropy(logits, labels, reduction="none"), atol=1e-5)
 
 
-def test_the_annealing_step_counts_training_only_and_is_saved() -> None:
+def test_the_annealing_step_counts_optimizer_steps_and_is_saved() -> None:
     head = heads.build(HeadConfig(name="a_softmax"), 5, 8)
     assert isinstance(head, MarginHead)
     x, labels = batch()
     for _ in range(10):
-        head(x, labels)
-    head.eval()
-    head(x, labels)
+        head.begin_step()
+        for _ in range(3):
+            head(x, labels)
     assert head.lam == pytest.approx(454.55, abs=0.01)
+    assert head.margin_share(0.5) == pytest.approx(0.5 / 455.55, rel=1e-4)
     other = heads.build(HeadConfig(name="a_softmax"), 5, 8)
     other.load_state_dict(head.state_dict())
     assert isinstance(other, MarginHead)

@@ -315,3 +315,16 @@ def test_distillation_losses_against_loops() -> None:
     ]
     assert relation_loss(torch.tensor(p), torch.tensor(t)).item() == pytest.approx(np.mean(pairs))
     assert math.isclose(relation_loss(torch.ones(1, 3), torch.ones(1, 3)).item(), 0)
+
+
+def test_lambda_counts_optimizer_steps_and_the_share_is_told(
+    small_config: Callable[..., Config], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = small_config(
+        head={"name": "a_softmax", "options": {"m": 4, "base": 99.0, "gamma": 0.0}},
+        optimizer={"accumulate": 2},
+        engine={"log_steps": 1},
+    )
+    state = checkpoint.load(train(config, runs=tmp_path, max_steps=3))
+    assert int(state.objective["head.step"]) == 3
+    assert capsys.readouterr().out.count("margin 1% ") == 3
