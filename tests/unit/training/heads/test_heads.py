@@ -78,6 +78,7 @@ def test_a_softmax_loss_is_the_papers() -> None:
     assert isinstance(head, MarginHead)
     x, labels = batch()
     head.step.fill_(999)
+    head.begin_step()
     losses = head(x, labels).detach().numpy()
     lam = 1000 / (1 + 0.12 * 1000)
     w = head.weight.detach().numpy()
